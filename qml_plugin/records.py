@@ -1,0 +1,257 @@
+"""The records that travel between the layers: frozen, slotted, without behaviour beyond naming themselves.
+
+Times ending in ``_at`` are integers: microseconds since 1970-01-01 UTC (``qml_plugin.clock`` converts).
+Sides are +1 (long) and -1 (short). Bars are integer positions in one series.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+_PATTERN_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "qml_plugin/pattern")
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A turning point of the price: where it lies and the bar whose close confirmed it."""
+
+    bar: int
+    px: float
+    confirmed_bar: int
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """Geometry that a detector found; usable from the close of ``known_bar`` on.
+
+    ``points`` are P1..P5 for a Quasimodo: left shoulder, the swing whose break is the change of character,
+    head, break of structure, entry. Other detectors may use other points, or none.
+    """
+
+    pattern_type: str
+    side: int
+    points: tuple[Point, ...]
+    known_bar: int
+    stop_px: float | None = None
+    target_px: float | None = None
+    validity_score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BarrierRule:
+    """How an entry is labelled: its own stop and target, else ATR multiples, and a time limit in bars.
+
+    ``stop_atr`` and ``target_atr`` are distances in ATR(14) of the decision bar and serve only where the entry
+    brings no stop or target of its own. ``max_bars`` counts from the bar of the fill, which is bar 1.
+    """
+
+    stop_atr: float = 1.5
+    target_atr: float = 3.0
+    max_bars: int = 50
+
+    def __str__(self) -> str:
+        return f"barrier(stop={self.stop_atr:g}atr,target={self.target_atr:g}atr,max={self.max_bars}bars)"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A strategy's request to open a position, made at the close of ``bar``.
+
+    ``stop_px`` and ``target_px`` are the barriers in force for the label, filled in by the rule where the order had
+    none. ``limit_px`` and ``trigger_px`` describe a pending order; both None is a market order. ``fill`` says whether
+    a market order fills at the next ``"open"`` or at this bar's ``"close"``.
+    """
+
+    symbol: str
+    timeframe: str
+    strategy: str
+    pattern_type: str
+    side: int
+    bar: int
+    detection_at: int
+    known_at: int
+    reference_px: float
+    stop_px: float
+    target_px: float
+    rule: BarrierRule = BarrierRule()
+    limit_px: float | None = None
+    trigger_px: float | None = None
+    fill: str = "open"
+    setup: Setup | None = None
+
+    @property
+    def plan(self) -> str:
+        """The order in words: two entries of one bar that differ here are two patterns."""
+        parts = (
+            ("limit", self.limit_px),
+            ("trigger", self.trigger_px),
+            ("stop", self.stop_px),
+            ("target", self.target_px),
+        )
+        return ",".join([self.fill, *(f"{name}={px:.9g}" for name, px in parts if px is not None)])
+
+    @property
+    def pattern_id(self) -> str:
+        """UUIDv5 of everything that makes this entry what it is: the same backtest gives the same id."""
+        key = (
+            self.symbol,
+            self.timeframe,
+            self.detection_at,
+            self.strategy,
+            self.pattern_type,
+            self.side,
+            self.rule,
+            self.plan,
+        )
+        return str(uuid.uuid5(_PATTERN_NAMESPACE, "|".join(map(str, key))))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Result of an entry under its label rule, whether or not it was traded.
+
+    ``exit_reason`` is ``"stop"``, ``"target"`` or ``"time"``. ``r_multiple`` is the move in the entry's favour in units
+    of the risk planned at the decision. A win is ``r_multiple > 0``.
+    """
+
+    entry_bar: int
+    entry_px: float
+    exit_bar: int
+    exit_px: float
+    exit_reason: str
+    r_multiple: float
+    resolved_at: int
+
+    @property
+    def is_win(self) -> bool:
+        return self.r_multiple > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A past pattern whose outcome was known when it was retrieved; ``distance`` is in scaled feature units."""
+
+    pattern_id: str
+    distance: float
+    resolved_at: int
+    is_win: bool
+    r_multiple: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was done with an entry, and why.
+
+    ``action`` is ``"take"``, ``"skip"`` or ``"abstain"`` (the entry passes unjudged). ``confidence`` is the calibrated
+    P(win), None where no model could speak. ``contributions`` are the largest XGBoost contributions in log-odds.
+    """
+
+    pattern_id: str
+    action: str
+    reason: str
+    confidence: float | None = None
+    threshold: float | None = None
+    model: str | None = None
+    n_known: int = 0
+    neighbours: tuple[Neighbour, ...] = ()
+    contributions: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def is_taken(self) -> bool:
+        return self.action != "skip"
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """One registered entry with what is known about it: a row of ``ml_pattern_registry``.
+
+    ``features`` is a float64 array in the order of the catalogue, NaN where a feature has no value.
+    ``trade_return_frac`` is the return of the real trade after costs, None while open or never traded.
+    """
+
+    entry: Entry
+    features: FloatArray
+    feature_set: str
+    outcome: Outcome | None = None
+    confidence: float | None = None
+    trade_return_frac: float | None = None
+
+    @property
+    def pattern_id(self) -> str:
+        return self.entry.pattern_id
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One execution of a strategy: a row of ``experiments``.
+
+    ``kind`` is ``"backtest"``; ``status`` is ``"done"`` or ``"failed"``. ``run_id`` is a UUIDv5 of everything that
+    determines the run, so that repeating it replaces its row instead of adding one.
+    """
+
+    run_id: str
+    kind: str
+    status: str
+    strategy_name: str
+    symbol: str
+    timeframe: str
+    params: dict[str, object]
+    data_hash: str
+    data_start_at: int
+    data_end_at: int
+    data_bars: int
+    seed: int
+    versions: dict[str, str]
+    metrics: dict[str, object]
+    started_at: int
+    finished_at: int
+    git_hash: str | None = None
+    is_git_dirty: bool | None = None
+    parent_run_id: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KnownPatterns:
+    """Resolved patterns as columns, sorted by (``resolved_at``, ``pattern_id``): what a memory starts from.
+
+    ``features`` has shape (n_patterns, n_features), float32, in the order of ``feature_set``; ``is_win`` already obeys a
+    label given by hand; ``confidence`` is the score given when the entry was made, NaN where there was none.
+    """
+
+    feature_set: str
+    pattern_id: tuple[str, ...]
+    group: tuple[str, ...]
+    side: NDArray[np.int8]
+    known_at: IntArray
+    resolved_at: IntArray
+    is_win: NDArray[np.bool_]
+    r_multiple: FloatArray
+    confidence: FloatArray
+    features: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.pattern_id)
+
+    @classmethod
+    def empty(cls, feature_set: str, n_features: int) -> KnownPatterns:
+        """A memory without a past."""
+        return cls(
+            feature_set=feature_set,
+            pattern_id=(),
+            group=(),
+            side=np.empty(0, np.int8),
+            known_at=np.empty(0, np.int64),
+            resolved_at=np.empty(0, np.int64),
+            is_win=np.empty(0, np.bool_),
+            r_multiple=np.empty(0),
+            confidence=np.empty(0),
+            features=np.empty((0, n_features), np.float32),
+        )
