@@ -19,6 +19,7 @@ COLUMNS = ("Open", "High", "Low", "Close", "Volume")
 PRICES = COLUMNS[:4]
 _ALIASES = {"o": "open", "h": "high", "l": "low", "c": "close", "v": "volume", "vol": "volume"}
 _STAMP_NAMES = ("datetime", "timestamp", "date", "time", "open_time")
+_UNNAMED = "unnamed: 0"  # the index of a frame that was saved without a name for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ def _load(source: pd.DataFrame | str | Path) -> pd.DataFrame:
 def _with_date_index(frame: pd.DataFrame, tz: str | None) -> pd.DataFrame:
     stamps = frame.index
     if not isinstance(stamps, pd.DatetimeIndex):
-        column = next((c for c in frame.columns if str(c).strip().lower() in _STAMP_NAMES), None)
+        column = next((c for c in frame.columns if str(c).strip().lower() in (*_STAMP_NAMES, _UNNAMED)), None)
         if column is None and stamps.dtype.kind in "OU" and len(stamps):
             stamps = _parse(pd.Series(stamps), "the index")
         elif column is not None:
@@ -164,7 +165,7 @@ def _parse(stamps: pd.Series, where: str) -> pd.DatetimeIndex:
             f"{where} holds numbers such as {stamps.iloc[0]}, not times. Convert it first, for example pd.to_datetime(frame[column], unit='ms')."
         )
     try:
-        return pd.DatetimeIndex(pd.to_datetime(stamps))
+        return pd.DatetimeIndex(pd.to_datetime(stamps, format="ISO8601"))
     except (ValueError, TypeError) as error:
         raise DataError(
             f"{where} cannot be read as times: {error}. Use ISO 8601 stamps such as 2024-03-31 02:00."

@@ -7,6 +7,7 @@ Sides are +1 (long) and -1 (short). Bars are integer positions in one series.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,7 +50,8 @@ class BarrierRule:
     """How an entry is labelled: its own stop and target, else ATR multiples, and a time limit in bars.
 
     ``stop_atr`` and ``target_atr`` are distances in ATR(14) of the decision bar and serve only where the entry
-    brings no stop or target of its own. ``max_bars`` counts from the bar of the fill, which is bar 1.
+    brings no stop or target of its own. ``max_bars`` counts the bars on which a filled entry is exposed, and limits in the
+    same way how long a pending order waits for its fill.
     """
 
     stop_atr: float = 1.5
@@ -150,13 +152,14 @@ class Decision:
     """What was done with an entry, and why.
 
     ``action`` is ``"take"``, ``"skip"`` or ``"abstain"`` (the entry passes unjudged). ``confidence`` is the calibrated
-    P(win), None where no model could speak. ``contributions`` are the largest XGBoost contributions in log-odds.
+    P(win), None where no model could speak; ``base_rate`` is the share of wins among the patterns known then. ``contributions`` are the largest XGBoost contributions in log-odds.
     """
 
     pattern_id: str
     action: str
     reason: str
     confidence: float | None = None
+    base_rate: float | None = None
     threshold: float | None = None
     model: str | None = None
     n_known: int = 0
@@ -202,14 +205,14 @@ class Run:
     strategy_name: str
     symbol: str
     timeframe: str
-    params: dict[str, object]
+    params: Mapping[str, object]
     data_hash: str
     data_start_at: int
     data_end_at: int
     data_bars: int
     seed: int
-    versions: dict[str, str]
-    metrics: dict[str, object]
+    versions: Mapping[str, str]
+    metrics: Mapping[str, object]
     started_at: int
     finished_at: int
     git_hash: str | None = None

@@ -1,0 +1,1 @@
+"""Hosts: each module joins one backtesting library to the memory."""

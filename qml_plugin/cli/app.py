@@ -1,0 +1,233 @@
+"""The commands. Everything heavy is imported inside the command that needs it, so that help is instant."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+DEFAULT_DB = "sqlite:///results/experiments.db"
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    help="When should I not take my own signal, and is any of this real?",
+    epilog="Exit codes: 0 done · 1 refused, with the reason · 2 wrong usage · 3 the database has another schema version · "
+    "4 the database is damaged or not ours. `qml --debug COMMAND` shows the traceback of an error.",
+)
+db_app = typer.Typer(no_args_is_help=True, help="The database: its schema version, its size, its upgrade.")
+features_app = typer.Typer(no_args_is_help=True, help="The catalogue of point-in-time features.")
+app.add_typer(db_app, name="db")
+app.add_typer(features_app, name="features")
+
+Db = Annotated[str, typer.Option("--db", metavar="URL", help="Registry to read.", envvar="QML_DB")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Options that every command takes."""
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the databases and the page; created if missing.")] = Path(
+        "build"
+    ),
+) -> None:
+    """Run two strategies on real and synthetic data in all three modes, and write one page about it.
+
+    Needs no network. Writes `experiments.db`, `synthetic.db` and `demo.html` into the folder and nothing elsewhere.
+    """
+    os.environ.setdefault("TQDM_DISABLE", "1")  # the host's own bars would fight with ours
+    from qml_plugin.demo import run_demo
+
+    with _ProgressLine() as step:
+        result = run_demo(out, on_step=step)
+    _print_table(
+        ("strategy", "data", "mode", "entries", "taken", "skipped", "abstained", "win share", "return", "Sharpe", "Brier skill"),
+        (
+            (
+                row.strategy, row.data, row.mode, row.n_entries, row.n_taken, row.n_skipped,
+                f"{row.n_abstained} {row.main_reason or ''}".strip(), _percent(row.win_share), _percent(row.return_frac),
+                _number(row.sharpe_annual), _number(row.brier_skill, 3),
+            )
+            for row in result.rows
+        ),
+    )  # fmt: skip
+    for finding in result.findings:
+        _say(f"- {finding}")
+    _say(f"database  {result.database}")
+    _say(f"report    {result.page}")
+
+
+@app.command()
+def stats(db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
+    """Count what the registry holds: patterns, labels, win share, runs."""
+    from qml_plugin.registry import PatternRegistry
+
+    _print_mapping(PatternRegistry(db).get_statistics(), as_json)
+
+
+@app.command()
+def similar(
+    pattern_id: Annotated[str, typer.Argument(help="Id of a registered pattern.")],
+    db: Db = DEFAULT_DB,
+    n: Annotated[int, typer.Option("-n", min=1, help="How many neighbours.")] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """List the nearest past patterns whose outcome was known when PATTERN_ID was detected."""
+    import numpy as np
+
+    from qml_plugin.clock import from_datetime
+    from qml_plugin.features import CATALOGUE, FEATURE_SET
+    from qml_plugin.registry import PatternRegistry
+    from qml_plugin.retrieval.similar import similar_patterns
+
+    registry = PatternRegistry(db)
+    pattern = registry.get_pattern(pattern_id)
+    names = [feature.name for feature in CATALOGUE]
+    neighbours = similar_patterns(
+        registry.known_patterns(FEATURE_SET, names),
+        np.array([pattern["features"].get(name, np.nan) for name in names], dtype=np.float32),
+        [feature.category for feature in CATALOGUE],
+        side=pattern["side"],
+        as_of=from_datetime(pattern["known_at"]),
+        k=n,
+    )
+    rows = []
+    for neighbour in neighbours:
+        past = registry.get_pattern(neighbour.pattern_id)
+        rows.append(
+            {
+                "pattern_id": neighbour.pattern_id,
+                "symbol": past["symbol"],
+                "timeframe": past["timeframe"],
+                "strategy": past["strategy"],
+                "detection_time": past["detection_time"],
+                "distance": round(neighbour.distance, 4),
+                "outcome": "win" if neighbour.is_win else "loss",
+                "r_multiple": round(neighbour.r_multiple, 3),
+            }
+        )
+    if as_json:
+        _say(json.dumps(rows, default=str, indent=2))
+    elif rows:
+        _print_table(tuple(rows[0]), (tuple(row.values()) for row in rows))
+    else:
+        _say("No pattern of that side had a known outcome before this one.")
+
+
+@db_app.command("migrate")
+def db_migrate(db: Db = DEFAULT_DB) -> None:
+    """Create the database, or upgrade it to this version; a backup is made beside it first."""
+    from qml_plugin.registry.migrations import migrate
+
+    applied = migrate(db)
+    _say(f"applied {', '.join(applied)}" if applied else "already at the current schema version")
+
+
+@db_app.command("info")
+def db_info(db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
+    """Print path, schema version, size and row counts."""
+    from qml_plugin.registry.migrations import info
+
+    _print_mapping(info(db), as_json)
+
+
+@features_app.command("list")
+def features_list(
+    category: Annotated[str | None, typer.Option(help="Only this category, such as ctx or geo.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the features: name, category, window, warm-up, definition, source."""
+    from qml_plugin.errors import DataError
+    from qml_plugin.features import CATALOGUE
+
+    categories = sorted({feature.category for feature in CATALOGUE})
+    if category is not None and category not in categories:
+        raise DataError(f"category {category!r} is unknown. Use one of {', '.join(categories)}.")
+    fields = ("name", "category", "window", "warmup", "definition", "source")
+    rows = [
+        {field: getattr(feature, field) for field in fields}
+        for feature in CATALOGUE
+        if category in (None, feature.category)
+    ]
+    if as_json:
+        _say(json.dumps(rows, indent=2))
+    else:
+        _print_table(fields, (tuple(row.values()) for row in rows))
+
+
+class _ProgressLine:
+    """A progress line on stderr, silent when it is not a terminal."""
+
+    def __enter__(self) -> Any:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._bar = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+        self._bar.start()
+        task = self._bar.add_task("preparing", total=None)
+        return lambda done, total, text: self._bar.update(task, completed=done, total=total, description=text)
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+
+def _say(text: str) -> None:
+    typer.echo(text)
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table as wide as it needs to be where the output is not a terminal."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=10_000)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    console.print(table)
+
+
+def _cell(value: object) -> str:
+    from rich.markup import escape
+
+    return escape(
+        "–" if value is None else value.isoformat(" ", "minutes") if isinstance(value, datetime) else str(value)
+    )
+
+
+def _print_mapping(values: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        _say(json.dumps(values, default=str, indent=2))
+        return
+    flat = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat += [(f"{key}.{inner}", item) for inner, item in value.items()]
+        else:
+            flat.append((key, value))
+    _print_table(("what", "value"), flat)

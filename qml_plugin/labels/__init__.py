@@ -1,0 +1,1 @@
+"""Labels: what became of an entry, and how much of a label is its own."""

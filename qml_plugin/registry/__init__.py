@@ -1,0 +1,7 @@
+"""The registry: patterns, runs and decisions in a database that survives crashes, writers and upgrades."""
+
+from __future__ import annotations
+
+from qml_plugin.registry.store import PatternRegistry
+
+__all__ = ["PatternRegistry"]

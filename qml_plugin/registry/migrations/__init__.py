@@ -1,0 +1,201 @@
+"""Bringing a registry's schema up to date, and telling where it stands.
+
+An upgrade is one transaction under the write lock: tables and recorded revision change together or not at all.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+from qml_plugin.errors import RegistryCorrupt, RegistryError, SchemaTooNew, SchemaTooOld
+from qml_plugin.registry.connection import Database
+from qml_plugin.registry.schema import VERSION_TABLE, metadata
+
+__all__ = ["info", "migrate"]
+
+_SCRIPTS = Path(__file__).parent
+_VERSIONS = sa.table(VERSION_TABLE, sa.column("version_num", sa.Text))
+
+
+def migrate(url: str, *, busy_timeout_s: float = 20.0) -> list[str]:
+    """Create the registry, or upgrade it to the latest schema.
+
+    Folders above a new file are created. Before an existing registry is changed, a copy is left beside it as
+    ``<file>.bak-<revision>``, named for the revision it holds.
+
+    Parameters
+    ----------
+    url : str
+        ``sqlite:///path`` of a file.
+    busy_timeout_s : float, seconds
+        How long to wait for another process.
+
+    Returns
+    -------
+    list of str
+        Revisions applied, oldest first; empty if there was nothing to do.
+
+    Raises
+    ------
+    SchemaTooNew
+        If a newer version of qml_plugin wrote the file; it is not touched.
+    RegistryCorrupt
+        If the file is damaged or another program's.
+    RegistryBusy
+        If the lock could not be had in time.
+    RegistryError
+        If the URL or the file cannot be opened, or an upgrade step fails; the file then stays as it was.
+    """
+    database = _file_database(url, busy_timeout_s)
+    database.create_file()
+    with database.read() as connection:
+        _pending(database, _revision(database, connection))
+    return _upgrade(database)
+
+
+def info(url: str, *, busy_timeout_s: float = 20.0) -> dict[str, object]:
+    """Where a registry file stands; changes nothing, and creates nothing.
+
+    Parameters
+    ----------
+    url : str
+        ``sqlite:///path`` of an existing file.
+    busy_timeout_s : float, seconds
+        How long to wait for another process.
+
+    Returns
+    -------
+    dict
+        ``path``, ``schema_version`` (None for an empty file), ``latest_version``, ``rows`` (per table),
+        ``size_bytes``, ``sqlite_version`` and ``journal_mode``.
+
+    Raises
+    ------
+    RegistryError
+        If there is no such file, or it cannot be read; see its subclasses.
+    """
+    database = _file_database(url, busy_timeout_s)
+    path = database.path
+    if path is None or not path.is_file():
+        raise RegistryError(f"there is no registry at {path}. A run creates one, and so does: {_command(url)}")
+    with database.read() as connection:
+        revision = _revision(database, connection)
+        present = set(sa.inspect(connection).get_table_names())
+        rows = {
+            table.name: connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one()
+            for table in metadata.sorted_tables
+            if table.name in present
+        }
+        return {
+            "path": str(path),
+            "schema_version": revision,
+            "latest_version": _revisions()[-1],
+            "rows": rows,
+            "size_bytes": path.stat().st_size,
+            **database.describe(connection),
+        }
+
+
+def ensure_current(database: Database) -> None:
+    """Create the tables of a new database; refuse one whose schema is older or newer than this code."""
+    database.create_file()
+    with database.read() as connection:
+        revision = _revision(database, connection)
+    if revision is None:
+        _upgrade(database, only_new=True)
+    else:
+        _refuse_old(database, revision, _pending(database, revision))
+        database.enable_wal()
+
+
+def _upgrade(database: Database, *, only_new: bool = False) -> list[str]:
+    """Apply what is missing under the lock, judged again there: another process may have been faster."""
+    database.enable_wal()
+    with database.write() as connection:
+        before = _revision(database, connection)
+        pending = _pending(database, before)
+        if before is not None and only_new:
+            _refuse_old(database, before, pending)
+        if not pending:
+            return []
+        if before is not None:
+            database.backup(f".bak-{before}")
+        _apply(database, connection)
+        database.stamp(connection)
+        if (after := _revision(database, connection)) != pending[-1]:
+            raise RegistryError(
+                f"the upgrade of {database.name} ended at {after}, not at {pending[-1]}; it was undone."
+            )
+    return pending
+
+
+def _apply(database: Database, connection: sa.Connection) -> None:
+    """Run Alembic on the open transaction."""
+    config = Config()
+    config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    try:
+        command.upgrade(config, "head")
+    except sa.exc.DBAPIError:
+        raise
+    except Exception as error:
+        raise RegistryError(
+            f"the upgrade of {database.name} failed: {error!r}. It was undone and the database is as "
+            "it was; report this, and go on with the version of qml_plugin that wrote it."
+        ) from error
+
+
+def _revisions() -> list[str]:
+    """Every revision this code knows, oldest first."""
+    return [script.revision for script in ScriptDirectory(str(_SCRIPTS)).walk_revisions()][::-1]
+
+
+def _revision(database: Database, connection: sa.Connection) -> str | None:
+    """Revision recorded in the database, None where there are no tables yet."""
+    tables = database.identify(connection)
+    if not tables:
+        return None
+    found = connection.scalars(sa.select(_VERSIONS.c.version_num)).all() if VERSION_TABLE in tables else []
+    if len(found) != 1:
+        raise RegistryCorrupt(
+            f"{database.name} records {len(found)} schema versions in {VERSION_TABLE}, and must record "
+            "one. Restore a copy, or move the file away to begin a new one."
+        )
+    return str(found[0])
+
+
+def _pending(database: Database, revision: str | None) -> list[str]:
+    """Revisions still to be applied; a revision that this code does not know is a newer one."""
+    known = _revisions()
+    if revision is None:
+        return known
+    if revision not in known:
+        raise SchemaTooNew(
+            f"{database.name} has schema {revision}, this version of qml_plugin reads up to "
+            f"{known[-1]}; the file was not touched. Update qml_plugin, or use another database."
+        )
+    return known[known.index(revision) + 1 :]
+
+
+def _refuse_old(database: Database, revision: str, pending: list[str]) -> None:
+    if pending:
+        raise SchemaTooOld(
+            f"{database.name} has schema {revision}, this version of qml_plugin needs {pending[-1]}. "
+            f"Upgrade it (a copy is kept) with: {_command(database.url)}"
+        )
+
+
+def _file_database(url: str, busy_timeout_s: float) -> Database:
+    database = Database(url, busy_timeout_s)
+    if database.path is None:
+        raise RegistryError(f"{url!r} is a database in memory, which no other call can reach. Use sqlite:///path.db.")
+    return database
+
+
+def _command(url: str) -> str:
+    return f"qml db migrate --db {url}"

@@ -1,0 +1,121 @@
+"""The tables of the registry as they are at the latest revision.
+
+DATETIME columns hold naive UTC. JSON columns are text: NaN is ``null``, never 0. Hashes are full SHA-256 in hex.
+The frozen history lives in ``migrations``; a test keeps the two equal.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+VERSION_TABLE = "schema_migrations"
+
+metadata = sa.MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+ml_pattern_registry = sa.Table(
+    "ml_pattern_registry",
+    metadata,
+    sa.Column("pattern_id", sa.Text, primary_key=True),
+    sa.Column("symbol", sa.Text, nullable=False),
+    sa.Column("timeframe", sa.Text, nullable=False),
+    sa.Column("detection_time", sa.DateTime, nullable=False),
+    sa.Column("pattern_type", sa.Text, nullable=False),
+    # {feature name: value or null}; the floats read back are the floats written, bit for bit.
+    sa.Column("features_json", sa.Text, nullable=False),
+    sa.Column("validity_score", sa.Float),
+    sa.Column("ml_confidence", sa.Float),
+    sa.Column("user_label", sa.Text),
+    # Result of the real trade in percent: +2.5 is +2.5 %. run_decisions.trade_return is the same as a fraction.
+    sa.Column("trade_outcome", sa.Float),
+    sa.Column("paper_traded", sa.Boolean, server_default=sa.false()),
+    sa.Column("live_traded", sa.Boolean, server_default=sa.false()),
+    sa.Column("regime_at_detection", sa.Text),
+    sa.Column("created_at", sa.DateTime, nullable=False),
+    sa.Column("updated_at", sa.DateTime, nullable=False),
+    sa.Column("strategy", sa.Text, nullable=False),
+    sa.Column("side", sa.Integer, nullable=False),
+    sa.Column("known_at", sa.DateTime, nullable=False),
+    sa.Column("resolved_at", sa.DateTime),
+    # Price of the fill; what the decision saw is "reference_px" in setup_json.
+    sa.Column("entry_px", sa.Float),
+    sa.Column("stop_px", sa.Float),
+    sa.Column("target_px", sa.Float),
+    sa.Column("barrier_outcome", sa.Text),
+    sa.Column("r_multiple", sa.Float),
+    sa.Column("exit_reason", sa.Text),
+    sa.Column("label_rule", sa.Text, nullable=False),
+    # Hash of the catalogue that features_json follows.
+    sa.Column("feature_set", sa.Text, nullable=False),
+    sa.Column("setup_json", sa.Text),
+    sa.CheckConstraint("user_label IN ('win', 'loss', 'ignore')", name="user_label"),
+    sa.CheckConstraint("side IN (-1, 1)", name="side"),
+    sa.CheckConstraint("barrier_outcome IN ('win', 'loss')", name="barrier_outcome"),
+    sa.CheckConstraint("exit_reason IN ('stop', 'target', 'time')", name="exit_reason"),
+    sa.Index(None, "feature_set", "resolved_at", "pattern_id"),
+)
+
+ml_model_versions = sa.Table(
+    "ml_model_versions",
+    metadata,
+    sa.Column("model_id", sa.Text, primary_key=True),
+    sa.Column("trained_time", sa.DateTime, nullable=False),
+    sa.Column("features_used", sa.Text, nullable=False),
+    sa.Column("test_accuracy", sa.Float),
+    sa.Column("model_path", sa.Text, nullable=False),
+    sa.Column("active", sa.Boolean, server_default=sa.false()),
+    sa.Column("notes", sa.Text),
+    sa.Column("trained_through", sa.DateTime),
+    sa.Column("sha256", sa.Text),
+    sa.Column("metrics_json", sa.Text),
+)
+
+experiments = sa.Table(
+    "experiments",
+    metadata,
+    sa.Column("run_id", sa.Text, primary_key=True),
+    # No foreign key: the cells of a sweep are saved before the sweep itself is.
+    sa.Column("parent_run_id", sa.Text),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("strategy_name", sa.Text, nullable=False),
+    sa.Column("symbol", sa.Text, nullable=False),
+    sa.Column("timeframe", sa.Text, nullable=False),
+    sa.Column("params_json", sa.Text, nullable=False),
+    sa.Column("params_hash", sa.Text, nullable=False),
+    sa.Column("data_hash", sa.Text, nullable=False),
+    sa.Column("data_start", sa.DateTime, nullable=False),
+    sa.Column("data_end", sa.DateTime, nullable=False),
+    sa.Column("data_bars", sa.Integer, nullable=False),
+    sa.Column("git_hash", sa.Text),
+    sa.Column("git_dirty", sa.Boolean),
+    sa.Column("seed", sa.BigInteger, nullable=False),
+    sa.Column("versions_json", sa.Text, nullable=False),
+    sa.Column("metrics_json", sa.Text, nullable=False),
+    sa.Column("verdict", sa.Text),
+    sa.Column("started_at", sa.DateTime, nullable=False),
+    sa.Column("finished_at", sa.DateTime, nullable=False),
+    sa.Column("error", sa.Text),
+    sa.Index(None, "finished_at", "run_id"),
+)
+
+run_decisions = sa.Table(
+    "run_decisions",
+    metadata,
+    sa.Column("run_id", sa.Text, sa.ForeignKey("experiments.run_id"), primary_key=True),
+    sa.Column("pattern_id", sa.Text, sa.ForeignKey("ml_pattern_registry.pattern_id"), primary_key=True),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("confidence", sa.Float),
+    sa.Column("reason", sa.Text, nullable=False),
+    # [{"pattern_id", "distance", "resolved_at" in UTC microseconds, "is_win", "r_multiple"}], nearest first.
+    sa.Column("neighbours_json", sa.Text, nullable=False),
+    # Return of the real trade in this run, after costs, as a fraction: 0.025 is +2.5 %.
+    sa.Column("trade_return", sa.Float),
+    sa.CheckConstraint("action IN ('take', 'skip', 'abstain')", name="action"),
+)

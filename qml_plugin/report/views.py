@@ -1,0 +1,118 @@
+"""What a page shows, as plain records: filled by the caller, drawn by the figures. Times are UTC microseconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qml_plugin.records import FloatArray, IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """One run in the summary table; None where a figure does not exist.
+
+    ``win_share`` is over resolved barrier outcomes of all entries. ``brier_skill`` compares the confidences with the
+    base rate known at each moment; above 0 is skill.
+    """
+
+    strategy: str
+    data: str
+    mode: str
+    n_entries: int
+    n_taken: int
+    n_skipped: int
+    n_abstained: int
+    main_reason: str | None
+    win_share: float | None
+    return_frac: float
+    sharpe_annual: float | None
+    brier_skill: float | None
+    is_synthetic: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EquityView:
+    """Equity of the same strategy with and without the gate, in money, one value a bar."""
+
+    title: str
+    opened_at: IntArray
+    with_gate: FloatArray
+    without_gate: FloatArray
+    is_synthetic: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityView:
+    """Confidences given before the outcome, and the outcomes."""
+
+    title: str
+    confidence: FloatArray
+    is_win: NDArray[np.bool_]
+    is_synthetic: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NeighbourView:
+    """A past pattern that a decision looked at; ``distance`` is in scaled feature units."""
+
+    symbol: str
+    timeframe: str
+    strategy: str
+    detection_at: int
+    distance: float
+    is_win: bool
+    r_multiple: float
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionCard:
+    """Why one decision was made: the chart around the entry, its neighbours, what the model weighed.
+
+    The bar arrays cover a window around the entry; ``entry_row`` and ``exit_row`` are positions in that window.
+    ``points`` are (row, price, name) of the setup's geometry. ``contributions`` are log-odds.
+    """
+
+    title: str
+    is_synthetic: bool
+    pattern_id: str
+    strategy: str
+    symbol: str
+    timeframe: str
+    side: int
+    detection_at: int
+    action: str
+    reason: str
+    confidence: float | None
+    threshold: float | None
+    model: str | None
+    opened_at: IntArray
+    open: FloatArray
+    high: FloatArray
+    low: FloatArray
+    close: FloatArray
+    entry_row: int
+    exit_row: int | None
+    stop_px: float
+    target_px: float
+    points: tuple[tuple[int, float, str], ...]
+    exit_reason: str | None
+    r_multiple: float | None
+    neighbours: tuple[NeighbourView, ...]
+    contributions: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DemoPage:
+    """Everything on the demo's page; ``findings`` are the plain sentences at its top."""
+
+    title: str
+    findings: tuple[str, ...]
+    rows: tuple[RunRow, ...]
+    equities: tuple[EquityView, ...]
+    reliabilities: tuple[ReliabilityView, ...]
+    cards: tuple[DecisionCard, ...]
+    database: str
+    versions: tuple[tuple[str, str], ...]

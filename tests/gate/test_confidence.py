@@ -1,0 +1,209 @@
+import hashlib
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scipy.special import logit
+
+from qml_plugin.errors import DataError, FeatureMismatch, MissingExtra
+from qml_plugin.gate import fit_confidence
+from qml_plugin.gate.rungs import Logistic
+from tests.gate import worlds
+
+
+@pytest.fixture(scope="module")
+def strong():
+    return worlds.linear(400, 1, strength=1.0)
+
+
+@pytest.fixture(scope="module")
+def models(strong):
+    return {name: fit_confidence(*strong, seed=3, model=name) for name in ("logistic", "xgboost")}
+
+
+def test_a_planted_signal_leaves_the_base_rate(strong):
+    model = fit_confidence(*strong, seed=3)
+    assert model.name in ("logistic", "xgboost")
+    assert model.slope > 0
+    features, is_win, *_ = worlds.linear(2000, 2, strength=1.0)
+    confidence = model.predict(features)
+    assert confidence.dtype == np.float64
+    assert ((confidence > 0) & (confidence < 1)).all()
+    assert np.mean((confidence - is_win) ** 2) < 0.9 * np.mean((model.base_rate - is_win) ** 2)
+
+
+def test_the_confidence_is_calibrated():
+    # Over twelve seeds the error of a bin has mean 0.01 and standard deviation 0.034.
+    model = fit_confidence(*worlds.linear(800, 0, strength=1.0), seed=3)
+    features, is_win, *_ = worlds.linear(4000, 2, strength=1.0)
+    confidence = model.predict(features)
+    for low, high in ((0.1, 0.4), (0.4, 0.6), (0.6, 0.9)):
+        inside = (confidence >= low) & (confidence < high)
+        assert abs(confidence[inside].mean() - is_win[inside].mean()) < 0.1
+
+
+def test_trees_speak_where_a_line_cannot():
+    model = fit_confidence(*worlds.interaction(500, 1), seed=3)
+    assert model.name == "xgboost"
+
+
+@pytest.mark.parametrize("model", ["auto", "logistic", "xgboost"])
+def test_scores_that_fall_with_the_outcomes_never_speak(model):
+    fitted = fit_confidence(*worlds.alternating(400, 1), seed=3, model=model)
+    assert fitted.name == "base_rate"
+
+
+def test_without_a_signal_the_base_rate_mostly_speaks():
+    names = [fit_confidence(*worlds.linear(300, seed, strength=0.0), seed=1).name for seed in range(10)]
+    assert names.count("base_rate") >= 6
+
+
+@pytest.mark.parametrize("n_entries", [1, 3, 12, 40])
+def test_few_entries_give_the_base_rate(n_entries):
+    features, is_win, weight, known_at, resolved_at = worlds.linear(n_entries, 1, strength=1.0)
+    model = fit_confidence(features, is_win, weight, known_at, resolved_at, seed=3)
+    assert model.name == "base_rate"
+    assert model.base_rate == pytest.approx((weight * is_win).sum() / weight.sum())
+    np.testing.assert_array_equal(model.predict(features), np.full(n_entries, model.base_rate))
+    assert np.isfinite(model.contributions(features[0])).all()
+
+
+@pytest.mark.parametrize("is_win", [True, False])
+def test_one_class_gives_the_base_rate(is_win):
+    features, _, weight, known_at, resolved_at = worlds.linear(200, 1, strength=1.0)
+    model = fit_confidence(features, np.full(200, is_win), weight, known_at, resolved_at, seed=3)
+    assert (model.name, model.base_rate) == ("base_rate", float(is_win))
+
+
+def test_labels_that_stay_open_leave_nothing_to_check():
+    features, is_win, weight, known_at, _ = worlds.linear(300, 1, strength=1.0)
+    model = fit_confidence(features, is_win, weight, known_at, known_at + 10_000 * worlds.HOUR, seed=3)
+    assert model.name == "base_rate"
+
+
+def test_constant_and_absent_features_do_no_harm(strong):
+    features, *rest = strong
+    wider = np.column_stack([features, np.full(400, 7), np.full(400, np.nan)]).astype(np.float32)
+    for name in ("logistic", "xgboost"):
+        model = fit_confidence(wider, *rest, seed=3, model=name)
+        assert model.name == name
+        assert np.isfinite(model.predict(wider)).all()
+        np.testing.assert_array_equal(model.contributions(wider[0])[-2:], [0.0, 0.0])
+
+
+def test_the_order_of_the_rows_matters_only_in_rounding(strong):
+    shuffled = np.random.default_rng(0).permutation(400)
+    one = fit_confidence(*strong, seed=3, model="logistic")
+    two = fit_confidence(*(column[shuffled] for column in strong), seed=3, model="logistic")
+    np.testing.assert_allclose(one.predict(strong[0]), two.predict(strong[0]), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["logistic", "xgboost"])
+def test_a_row_is_scored_by_itself(models, strong, name):
+    features = strong[0]
+    together = models[name].predict(features)
+    alone = np.concatenate([models[name].predict(row[None]) for row in features[:50]])
+    np.testing.assert_array_equal(together[:50], alone)
+
+
+def test_contributions_add_up_to_the_margin(models, strong):
+    model = models["xgboost"]
+    rows = strong[0][:20]
+    margin = (logit(model.predict(rows)) - model.intercept) / model.slope
+    total = np.array([model.contributions(row).sum() for row in rows])
+    np.testing.assert_allclose(margin - margin[0], total - total[0], atol=1e-4)
+
+
+def test_contributions_are_those_of_the_trees_whoever_speaks(models, strong):
+    row = strong[0][5]
+    contributions = models["logistic"].contributions(row)
+    assert contributions.shape == (8,)
+    np.testing.assert_array_equal(contributions, models["xgboost"].contributions(row))
+    mean_size = np.mean([np.abs(models["xgboost"].contributions(row)) for row in strong[0][:100]], axis=0)
+    assert mean_size[:3].min() > mean_size[3:].max()
+
+
+def test_the_logistic_penalty_is_a_prior_on_the_log_odds():
+    # Minimum of the penalised likelihood: the gradient of the loss equals minus slope * n_features.
+    features, is_win, weight, *_ = worlds.linear(150, 4, strength=0.7)
+    fitted = Logistic.fit(features, is_win, weight, 1)
+    inputs = fitted.scaler.transform(features).astype(float)
+    p = 1 / (1 + np.exp(-fitted.score(features)))
+    gradient = inputs.T @ (weight / weight.mean() * (p - is_win))
+    np.testing.assert_allclose(gradient, -fitted.slopes * 8, atol=0.02)
+
+
+def test_another_width_is_refused(models):
+    for model in models.values():
+        with pytest.raises(FeatureMismatch, match=r"shape \(1, 7\) refused: the model was fitted on 8"):
+            model.predict(np.zeros((1, 7), np.float32))
+        with pytest.raises(FeatureMismatch, match=r"shape \(1, 9\) refused"):
+            model.contributions(np.zeros(9, np.float32))
+
+
+def test_infinite_features_are_refused(models, strong):
+    row = np.zeros((1, 8), np.float32)
+    row[0, 2] = np.inf
+    with pytest.raises(DataError, match="feature 2 of row 0 is inf"):
+        models["logistic"].predict(row)
+    with pytest.raises(DataError, match="feature 2 of row 0 is inf"):
+        fit_confidence(row, *(column[:1] for column in strong[1:]), seed=1)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        (0, np.empty((0, 8), np.float32), r"features of shape \(0, 8\), 10 outcomes"),
+        (0, np.empty((10, 0), np.float32), r"features of shape \(10, 0\)"),
+        (1, np.ones(9, bool), "9 outcomes"),
+        (2, np.zeros(10), "weight 0 is 0.0"),
+        (4, np.full(10, -1), "event 0 resolves before it is known"),
+    ],
+)
+def test_columns_that_do_not_fit_are_refused(strong, column, value, message):
+    columns = [each[:10] for each in strong]
+    columns[column] = value
+    with pytest.raises(DataError, match=message):
+        fit_confidence(*columns, seed=1)
+
+
+def test_an_unknown_model_is_refused(strong):
+    with pytest.raises(DataError, match="model 'forest' is unknown"):
+        fit_confidence(*strong, seed=1, model="forest")
+
+
+def test_without_xgboost_the_message_says_how_to_install_it(strong, monkeypatch):
+    monkeypatch.setitem(sys.modules, "xgboost", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'qml-plugin\[xgboost\]'"):
+        fit_confidence(*strong, seed=1)
+
+
+FINGERPRINT = """
+from tests.gate.test_confidence import fingerprint
+print(fingerprint())
+"""
+
+
+def fingerprint():
+    """Every bit of what two models say about two worlds."""
+    digest = hashlib.sha256()
+    for world in (worlds.linear(250, 5, strength=0.8, n_features=60), worlds.interaction(250, 5)):
+        for name in ("logistic", "xgboost"):
+            model = fit_confidence(*world, seed=11, model=name)
+            digest.update(np.array([model.base_rate, model.slope, model.intercept]).tobytes())
+            digest.update(model.predict(world[0]).tobytes())
+            digest.update(model.contributions(world[0][0]).tobytes())
+    return digest.hexdigest()
+
+
+def test_same_bits_whatever_the_number_of_threads():
+    seen = set()
+    for n_threads in ("1", "4"):
+        environment = os.environ | {"OMP_NUM_THREADS": n_threads, "OPENBLAS_NUM_THREADS": n_threads}
+        command = [sys.executable, "-W", "error", "-c", FINGERPRINT]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert done.stderr == ""
+        seen.add(done.stdout.strip())
+    assert seen == {fingerprint()}

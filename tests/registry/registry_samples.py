@@ -1,0 +1,115 @@
+"""Small runs and patterns, shared by the registry's tests and the processes they start."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from qml_plugin.records import Decision, Entry, Outcome, Pattern, Point, Run, Setup
+
+NAMES = ["ctx_atr", "mom_return", "geo_depth"]
+FEATURE_SET = "f" * 64
+HOUR = 3_600_000_000
+START = 1_600_000_000_000_000
+
+
+def make_run(run_id="run-1", **changes):
+    run = Run(
+        run_id=run_id,
+        kind="backtest",
+        status="done",
+        strategy_name="Cross",
+        symbol="GOOG",
+        timeframe="1h",
+        params={"fast": 10, "slow": 30},
+        data_hash="d" * 64,
+        data_start_at=START,
+        data_end_at=START + 1000 * HOUR,
+        data_bars=1000,
+        seed=7,
+        versions={"numpy": "2"},
+        metrics={"sharpe": 0.5},
+        started_at=START + 2000 * HOUR,
+        finished_at=START + 2000 * HOUR + 17,
+    )
+    return replace(run, **changes)
+
+
+def make_outcome(bar=0, r_multiple=2.0, resolved_at=None):
+    resolved_at = START + (bar + 5) * HOUR if resolved_at is None else resolved_at
+    reason = "target" if r_multiple > 0 else "stop"
+    return Outcome(bar + 1, 100.25, bar + 4, 103.5, reason, r_multiple, resolved_at)
+
+
+def make_pattern(bar=0, features=(1.0, float("nan"), -0.1), feature_set=FEATURE_SET, **changes):
+    entry_names = {"symbol", "timeframe", "strategy", "side", "detection_at", "known_at", "setup", "pattern_type"}
+    entry = Entry(
+        symbol="GOOG",
+        timeframe="1h",
+        strategy="Cross",
+        pattern_type="long_signal",
+        side=1,
+        bar=bar,
+        detection_at=START + bar * HOUR,
+        known_at=START + (bar + 1) * HOUR,
+        reference_px=100.0,
+        stop_px=98.5,
+        target_px=103.0,
+    )
+    entry = replace(entry, **{name: value for name, value in changes.items() if name in entry_names})
+    others = {name: value for name, value in changes.items() if name not in entry_names}
+    return Pattern(entry, np.array(features, np.float64), feature_set, **others)
+
+
+def make_setup():
+    points = tuple(Point(bar, 100.0 + bar / 3, bar + 2) for bar in range(5))
+    return Setup("bullish_qml", 1, points, known_bar=6, stop_px=99.0, target_px=104.0, validity_score=0.75)
+
+
+def take(pattern, **changes):
+    return Decision(pattern.pattern_id, "take", "record", **changes)
+
+
+def save(registry, patterns=(), run=None, decisions=None, returns=None, names=NAMES):
+    patterns = list(patterns)
+    decisions = [take(pattern) for pattern in patterns] if decisions is None else decisions
+    registry.save_run(run or make_run(), patterns, decisions, returns or {}, names=names)
+
+
+def dump(path):
+    """Every row of every table, by table, in one order."""
+    tables = [name for (name,) in execute(path, "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
+    return {name: sorted(execute(path, f'SELECT * FROM "{name}"'), key=repr) for name in tables}
+
+
+def execute(path, *statement):
+    """One statement, as a user's own tool would run it."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        return connection.execute(*statement).fetchall()
+    finally:
+        connection.close()
+
+
+def start(script, *arguments):
+    """A Python process of its own, which may import this module."""
+    here = Path(__file__).parent
+    paths = os.pathsep.join([str(here), str(here.parents[1]), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", script, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": paths},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(processes):
+    """Return codes, after all have ended; a traceback is shown by the caller's assertion."""
+    return [(process.communicate(timeout=120)[1], process.returncode) for process in processes]
