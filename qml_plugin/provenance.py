@@ -6,9 +6,11 @@ import hashlib
 import inspect
 import subprocess
 import uuid
+from collections.abc import Hashable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import cast
 
 import orjson
 
@@ -56,10 +58,10 @@ def library_versions() -> dict[str, str]:
 
 
 @cache
-def source_sha256(cls: type) -> str | None:
+def source_sha256(cls: Hashable) -> str | None:
     """Hash of the class's own source text, None where it has none (an interactive definition)."""
     try:
-        return hashlib.sha256(inspect.getsource(cls).encode()).hexdigest()
+        return hashlib.sha256(inspect.getsource(cast(type, cls)).encode()).hexdigest()
     except (OSError, TypeError):
         return None
 

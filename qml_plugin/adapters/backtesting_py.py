@@ -11,16 +11,12 @@ import functools
 from typing import Any
 
 import pandas as pd
+from backtesting import Backtest, Strategy
+from backtesting.backtesting import Trade
 
 from qml_plugin.adapters.run_memory import Host, RunMemory, current_host, user_tag
-from qml_plugin.errors import DataError, MissingExtra
+from qml_plugin.errors import DataError
 from qml_plugin.records import BarrierRule
-
-try:
-    from backtesting import Backtest, Strategy
-    from backtesting.backtesting import Trade
-except ImportError as error:
-    raise MissingExtra.for_module("backtesting", "backtesting") from error
 
 
 class PatternMixin:

@@ -29,4 +29,5 @@ def run_backtest(
 ) -> pd.Series:
     """The host's statistics of one run; the memory of a mixin strategy is at ``stats["_strategy"].qml``."""
     assert issubclass(strategy, backtesting_py.PatternMixin)
-    return Backtest(frame, strategy, **host_options).run(**parameters)
+    stats: pd.Series = Backtest(frame, strategy, **host_options).run(**parameters)
+    return stats

@@ -10,18 +10,22 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from backtesting import Strategy
 
 from qml_plugin import provenance
 from qml_plugin.bars import PRICES, bars_from_frame
 from qml_plugin.clock import to_datetime
-from qml_plugin.errors import DataError
+from qml_plugin.errors import DataError, MissingExtra
 from qml_plugin.features import CATALOGUE, FEATURE_SET
 from qml_plugin.features.kernels import wilder_atr
 from qml_plugin.labels.outcomes import barriers_for
 from qml_plugin.memory import PatternMemory, Policy
 from qml_plugin.records import BarrierRule, Decision, Entry, Pattern, Run, Setup
 from qml_plugin.registry import PatternRegistry
+
+try:
+    from backtesting import Strategy
+except ImportError as error:
+    raise MissingExtra.for_module("backtesting", "backtesting") from error
 
 ON_SKIP = ("flat", "hold")
 _METRICS = {
@@ -118,6 +122,10 @@ class _Settings:
             raise DataError(f"on_skip {strategy.on_skip!r} is unknown. Use one of {', '.join(map(repr, ON_SKIP))}.")
         if registry is not None and not isinstance(registry, str):
             raise DataError(f"registry is a {type(registry).__name__}. Give a URL such as 'sqlite:///experiments.db'.")
+        if registry in ("sqlite://", "sqlite:///:memory:"):
+            raise DataError(
+                f"registry {registry!r} would vanish with the run. Leave it None to keep nothing, or name a file."
+            )
         if registry is not None and not symbol:
             raise DataError(
                 f"{type(strategy).__name__}.symbol is {symbol!r}, but a registry tells markets apart by it. "
@@ -175,14 +183,13 @@ class RunMemory:
         self._atr = wilder_atr(self._bars.high, self._bars.low, self._bars.close, 14)
         self._broker = broker
         self._data = strategy.data
-        self._strategy_cls = type(strategy)
+        self._strategy_cls: type = type(strategy)
         self._params = _strategy_params(strategy, params)
         self._started_at = _now()
+        self._registry = None if self._settings.registry is None else PatternRegistry(self._settings.registry)
         known = None
-        if self._settings.registry is not None:
-            registry = PatternRegistry(self._settings.registry)
-            if self._settings.policy.mode != "record":
-                known = registry.known_patterns(FEATURE_SET, [feature.name for feature in CATALOGUE])
+        if self._registry is not None and self._settings.policy.mode != "record":
+            known = self._registry.known_patterns(FEATURE_SET, [feature.name for feature in CATALOGUE])
         self._memory: PatternMemory | None = PatternMemory(self._bars, known, self._settings.policy)
         self.patterns: list[Pattern] = []
         self.returns: dict[str, float | None] = {}
@@ -247,9 +254,10 @@ class RunMemory:
         self.returns = self._trade_returns()
         self.patterns = [replace(p, trade_return_frac=self.returns.get(p.pattern_id)) for p in self.patterns]
         self.run = self._run_record(stats, error)
+        registry, self._registry = self._registry, None
         self._memory = self._broker = self._data = self._host = None
-        if self._settings.registry is not None:
-            PatternRegistry(self._settings.registry).save_run(self.run, self.patterns, self.decisions, self.returns)
+        if registry is not None:
+            registry.save_run(self.run, self.patterns, self.decisions, self.returns)
 
     def _entry(self, side: int, order: Mapping[str, Any]) -> Entry:
         bar = len(self._data) - 1

@@ -77,7 +77,7 @@ def stats(db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
     """Count what the registry holds: patterns, labels, win share, runs."""
     from qml_plugin.registry import PatternRegistry
 
-    _print_mapping(PatternRegistry(db).get_statistics(), as_json)
+    _print_mapping(PatternRegistry(db, create=False).get_statistics(), as_json)
 
 
 @app.command()
@@ -95,8 +95,8 @@ def similar(
     from qml_plugin.registry import PatternRegistry
     from qml_plugin.retrieval.similar import similar_patterns
 
-    registry = PatternRegistry(db)
-    pattern = registry.get_pattern(pattern_id)
+    registry = PatternRegistry(db, create=False)
+    pattern: dict[str, Any] = registry.get_pattern(pattern_id)
     names = [feature.name for feature in CATALOGUE]
     neighbours = similar_patterns(
         registry.known_patterns(FEATURE_SET, names),

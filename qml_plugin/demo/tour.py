@@ -22,6 +22,7 @@ from qml_plugin.provenance import library_versions
 from qml_plugin.records import Decision, Pattern
 from qml_plugin.report.page import write_page
 from qml_plugin.report.views import DecisionCard, DemoPage, EquityView, ReliabilityView, RunRow
+from qml_plugin.report.words import percent, reason
 from qml_plugin.stats.calibration import brier_skill
 
 Step = Callable[[int, int, str], None]
@@ -170,7 +171,7 @@ def _page(finished: list[_Finished], out: Path) -> DemoPage:
     versions = {"python": platform.python_version(), **library_versions()}
     return DemoPage(
         title="A strategy with a memory",
-        findings=_findings(finished),
+        findings=_findings(by_mode["gate"], by_mode["shadow"]),
         rows=rows,
         equities=tuple(_equity(a, b) for a, b in zip(by_mode["gate"], by_mode["shadow"], strict=True)),
         reliabilities=tuple(view for run in by_mode["shadow"] if (view := _reliability(run)) is not None),
@@ -214,7 +215,8 @@ def _last_explained(run: _Finished) -> int | None:
     """Position of the last decision with neighbours and a known outcome; a scored one where there is any."""
     found = [i for i, d in enumerate(run.decisions) if d.neighbours and run.patterns[i].outcome is not None]
     scored = [i for i in found if run.decisions[i].confidence is not None]
-    return (scored or found or [None])[-1]
+    candidates = scored or found
+    return candidates[-1] if candidates else None
 
 
 def _card(run: _Finished, gated: list[_Finished], position: int) -> DecisionCard:
@@ -230,34 +232,26 @@ def _card(run: _Finished, gated: list[_Finished], position: int) -> DecisionCard
     )
 
 
-def _findings(finished: list[_Finished]) -> tuple[str, ...]:
-    real = [run for run in finished if not run.market.is_synthetic]
-    n_patterns = len({pattern.pattern_id for run in real for pattern in run.patterns})
-    gated = [run.row for run in real if run.mode == "gate"]
-    n_entries, n_skipped = sum(row.n_entries for row in gated), sum(row.n_skipped for row in gated)
-    n_abstained = sum(row.n_abstained for row in gated)
-    findings = [
-        f"Real data: {n_patterns} patterns were registered by {len(real)} runs of two strategies on two markets."
-    ]
+def _findings(gated: list[_Finished], ungated: list[_Finished]) -> tuple[str, ...]:
+    """What a reader should take away, in plain sentences."""
+    real = [run for run in gated if not run.market.is_synthetic]
+    n_entries, n_skipped = sum(run.row.n_entries for run in real), sum(run.row.n_skipped for run in real)
+    n_abstained = sum(run.row.n_abstained for run in real)
+    reasons = Counter(run.row.main_reason for run in real if run.row.main_reason).most_common(1)
+    findings = [f"Real data: two strategies on two markets registered {n_entries} entries."]
     if n_skipped:
+        findings.append(f"Real data: the gate skipped {n_skipped} of them and abstained on {n_abstained}.")
+    elif reasons:
         findings.append(
-            f"Real data: the gate skipped {n_skipped} of {n_entries} entries and abstained on {n_abstained}."
+            f"Real data: no edge was shown. The gate abstained on {n_abstained} of {n_entries} entries, mostly because of "
+            f"{reason(reasons[0][0])}, so every entry passed unjudged."
         )
-    else:
-        reason = Counter(row.main_reason for row in gated if row.main_reason).most_common(1)
-        why = f", mostly because of {reason[0][0].replace('_', ' ')}" if reason else ""
-        findings.append(
-            f"Real data: no edge was shown. The gate abstained on {n_abstained} of {n_entries} entries{why}, so every entry passed unjudged."
-        )
-    for gate, shadow in ((a.row, b.row) for a in finished for b in finished if _are_pair(a, b)):
-        change = 100 * (gate.return_frac - shadow.return_frac)
-        active = "was active" if gate.n_skipped else "stayed inactive"
-        findings.append(
-            f"Synthetic market, edge planted on purpose: the gate {active}, skipped {gate.n_skipped} of {gate.n_entries} entries, "
-            f"and changed the return from {100 * shadow.return_frac:.1f} % to {100 * gate.return_frac:.1f} % ({change:+.1f} points)."
-        )
+    for gate, shadow in zip(gated, ungated, strict=True):
+        if gate.market.is_synthetic:
+            findings.append(
+                f"Synthetic market, with an edge planted on purpose: the gate "
+                f"{'became active' if gate.row.n_skipped else 'stayed inactive'} and skipped {gate.row.n_skipped} of "
+                f"{gate.row.n_entries} entries; the return went from {percent(shadow.row.return_frac)} without it to "
+                f"{percent(gate.row.return_frac)} with it."
+            )
     return tuple(findings)
-
-
-def _are_pair(a: _Finished, b: _Finished) -> bool:
-    return a.market.is_synthetic and b.market.is_synthetic and (a.mode, b.mode) == ("gate", "shadow")

@@ -115,6 +115,20 @@ class Database:
         except OSError as error:
             raise self._cannot_open(error) from error
 
+    def require_file(self) -> None:
+        """Refuse to go on where there is no file.
+
+        Raises
+        ------
+        RegistryError
+            If the file does not exist.
+        """
+        if self.path is not None and not self.path.exists():
+            raise RegistryError(
+                f"there is no database at {self.name}. A run with registry={self.url!r} makes one, and so does "
+                f"'qml db migrate --db {self.url}'; or name another with --db."
+            )
+
     def identify(self, connection: sa.Connection) -> list[str]:
         """Names of the tables, after making sure that the file is empty or ours.
 

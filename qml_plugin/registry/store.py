@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -39,6 +40,8 @@ class PatternRegistry:
         belongs to this object alone and cannot be pickled.
     busy_timeout_s : float, seconds, default=20.0
         How long a call waits for another process's lock.
+    create : bool, default=True
+        Whether a file that does not exist is made; False is for those who only read.
 
     Raises
     ------
@@ -60,8 +63,10 @@ class PatternRegistry:
     0
     """
 
-    def __init__(self, url: str, *, busy_timeout_s: float = 20.0) -> None:
+    def __init__(self, url: str, *, busy_timeout_s: float = 20.0, create: bool = True) -> None:
         self._database = Database(url, busy_timeout_s)
+        if not create:
+            self._database.require_file()
         ensure_current(self._database)
 
     def __repr__(self) -> str:
@@ -166,7 +171,7 @@ class PatternRegistry:
             if choices:
                 connection.execute(sa.insert(run_decisions), choices)
 
-    def get_pattern(self, pattern_id: str) -> dict[str, object]:
+    def get_pattern(self, pattern_id: str) -> dict[str, Any]:
         """One registered pattern.
 
         Parameters
@@ -297,14 +302,27 @@ def _insert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postg
 
 
 def _fill(connection: sa.Connection, names: list[str]) -> sqlite.Insert | postgresql.Insert:
-    """Insert patterns; of one already there, fill the empty columns and leave the row alone if there are none."""
+    """Insert patterns; of one already there, fill the empty columns and leave the row alone if there are none.
+
+    Features of another catalogue are replaced as a whole: they are computed, not observed, and a row that kept the
+    old ones could never be compared with a new one.
+    """
     statement = _insert(connection, ml_pattern_registry)
     new = statement.excluded
     fillable = [name for name in names if _PATTERNS[name].nullable]
+    is_other_catalogue = _PATTERNS.feature_set != new.feature_set
+    computed = {
+        name: sa.case((is_other_catalogue, new[name]), else_=_PATTERNS[name])
+        for name in ("features_json", "feature_set")
+    }
     return statement.on_conflict_do_update(
         index_elements=[_PATTERNS.pattern_id],
-        set_={name: sa.func.coalesce(_PATTERNS[name], new[name]) for name in fillable} | {"updated_at": new.updated_at},
-        where=sa.or_(*(sa.and_(_PATTERNS[name].is_(None), new[name].is_not(None)) for name in fillable)),
+        set_={name: sa.func.coalesce(_PATTERNS[name], new[name]) for name in fillable}
+        | computed
+        | {"updated_at": new.updated_at},
+        where=sa.or_(
+            is_other_catalogue, *(sa.and_(_PATTERNS[name].is_(None), new[name].is_not(None)) for name in fillable)
+        ),
     )
 
 
