@@ -96,7 +96,7 @@ class PatternMemory:
         self._outcomes: dict[str, Outcome] = {}
         self._market: FloatArray | None = None
         self._past = _Past(known)
-        self._judged_at = -1
+        self._judged_at = (-1, math.nan)
         self._verdict: Verdict | None = None
         self._as_of = np.iinfo(np.int64).min
 
@@ -218,12 +218,12 @@ class PatternMemory:
         )
 
     def _judge(self, threshold: float) -> Verdict:
-        """Verdict on the past scores, renewed with every tenth of them."""
+        """Verdict on the past scores, renewed with every tenth of them and with the threshold."""
         past = self._past
         n_scored = past.n_scored // _VERDICT_STEP * _VERDICT_STEP
-        if self._verdict is None or n_scored != self._judged_at:
+        if self._verdict is None or (n_scored, threshold) != self._judged_at:
             self._verdict = past.judge(n_scored, threshold, self.policy)
-            self._judged_at = n_scored
+            self._judged_at = (n_scored, threshold)
         return self._verdict
 
 
@@ -280,7 +280,8 @@ class _Past:
                 self._scored.append(len(self._rows))
             self._rows.append(row)
             self._n_wins += row.is_win
-            self._index(len(self._rows) - 1)
+            if self._scaler is not None:
+                self._index([len(self._rows) - 1], self._scaler.transform(row.features[None, :]))
 
     def open_epoch(self, policy: Policy) -> None:
         """Refit scaler and model when the past has grown by a fifth; both see a prefix of the past only."""
@@ -289,11 +290,11 @@ class _Past:
             return
         self._epoch_size = size
         rows = self._rows[:size]
-        features = np.stack([row.features for row in rows])
-        self._scaler = Scaler.fit(features, [feature.category for feature in CATALOGUE])
+        features = np.stack([row.features for row in self._rows])
+        self._scaler = Scaler.fit(features[:size], [feature.category for feature in CATALOGUE])
+        vectors = self._scaler.transform(features)
         self._stores = {}
-        for position in range(len(self)):
-            self._index(position)
+        self._index(range(len(self)), vectors)
         is_win = np.array([row.is_win for row in rows])
         n_wins = int(is_win.sum())
         self.model = None
@@ -301,7 +302,7 @@ class _Past:
             r_multiple = np.array([row.r_multiple for row in rows])
             self.break_even = break_even_confidence(r_multiple, is_win)
             self.model = fit_confidence(
-                self._training_inputs(rows, features, policy.n_neighbours),
+                self._training_inputs(rows, vectors, policy.n_neighbours),
                 is_win,
                 self._uniqueness(rows),
                 np.array([row.known_at for row in rows]),
@@ -324,16 +325,14 @@ class _Past:
         self, features: NDArray[np.float32], side: int, as_of: int, k: int
     ) -> tuple[tuple[Neighbour, ...], FloatArray]:
         """The nearest resolved patterns of the same side, and their summary as model inputs."""
-        if self._scaler is None or side not in self._stores:
-            return (), np.full(len(NEIGHBOUR_FEATURES), np.nan)
-        store, positions = self._stores[side]
-        hits = store.search(self._scaler.transform(features[None, :])[0], as_of=as_of, k=k)
-        found = [self._rows[positions[row]] for row in hits.rows]
+        if self._scaler is None:
+            return (), _summary([], np.empty(0))
+        found, distances = self._nearest(self._scaler.transform(features[None, :])[0], side, as_of, k)
         neighbours = tuple(
             Neighbour(row.pattern_id, float(distance), row.resolved_at, row.is_win, row.r_multiple)
-            for row, distance in zip(found, hits.distances, strict=True)
+            for row, distance in zip(found, distances, strict=True)
         )
-        return neighbours, _summary(np.array([row.r_multiple for row in found]), hits.distances)
+        return neighbours, _summary(found, distances)
 
     def judge(self, n_scored: int, threshold: float, policy: Policy) -> Verdict:
         """Verdict on the first `n_scored` scores whose outcome is known."""
@@ -366,19 +365,31 @@ class _Past:
             confidence=float(snapshot.confidence[i]),
         )
 
-    def _index(self, position: int) -> None:
-        if self._scaler is None:
-            return
-        row = self._rows[position]
-        store, positions = self._stores.setdefault(row.side, (VectorStore(len(row.features)), []))
-        store.add(self._scaler.transform(row.features[None, :]), np.array([row.resolved_at]))
-        positions.append(position)
+    def _index(self, positions: Sequence[int], vectors: NDArray[np.float32]) -> None:
+        """Add scaled rows to the store of their side."""
+        for side in (+1, -1):
+            own = [i for i, position in enumerate(positions) if self._rows[position].side == side]
+            if own:
+                store, places = self._stores.setdefault(side, (VectorStore(vectors.shape[1]), []))
+                store.add(vectors[own], np.array([self._rows[positions[i]].resolved_at for i in own]))
+                places.extend(positions[i] for i in own)
 
-    def _training_inputs(self, rows: Sequence[_Resolved], features: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+    def _nearest(
+        self, vector: NDArray[np.float32], side: int, as_of: int, k: int
+    ) -> tuple[list[_Resolved], FloatArray]:
+        if side not in self._stores:
+            return [], np.empty(0)
+        store, places = self._stores[side]
+        hits = store.search(vector, as_of=as_of, k=k)
+        return [self._rows[places[row]] for row in hits.rows], hits.distances
+
+    def _training_inputs(self, rows: Sequence[_Resolved], vectors: NDArray[np.float32], k: int) -> NDArray[np.float32]:
         """Features, side and neighbour summaries, each row's neighbours as of the moment it was decided."""
-        similar = np.stack([self.neighbours(row.features, row.side, row.known_at, k)[1] for row in rows])
-        sides = np.array([[row.side] for row in rows])
-        return np.concatenate([features, sides, similar], axis=1).astype(np.float32)
+        inputs = [
+            np.concatenate([row.features, [row.side], _summary(*self._nearest(vector, row.side, row.known_at, k))])
+            for row, vector in zip(rows, vectors[: len(rows)], strict=True)
+        ]
+        return np.array(inputs, dtype=np.float32)
 
     @staticmethod
     def _uniqueness(rows: Sequence[_Resolved]) -> FloatArray:
@@ -395,11 +406,13 @@ def _epoch_size(n_known: int) -> int:
     return size
 
 
-def _summary(r_multiple: FloatArray, distances: FloatArray) -> FloatArray:
+def _summary(found: Sequence[_Resolved], distances: FloatArray) -> FloatArray:
     """Values of `NEIGHBOUR_FEATURES`; all NaN where there are no neighbours."""
-    if len(r_multiple) == 0:
+    if not found:
         return np.full(len(NEIGHBOUR_FEATURES), np.nan)
-    return np.array([(r_multiple > 0).mean(), r_multiple.mean(), r_multiple.std(), distances.min(), distances.mean()])
+    r_multiple = np.array([row.r_multiple for row in found])
+    win_share = sum(row.is_win for row in found) / len(found)
+    return np.array([win_share, r_multiple.mean(), r_multiple.std(), distances[0], distances.mean()])
 
 
 def _largest(contributions: FloatArray) -> tuple[tuple[str, float], ...]:

@@ -8,15 +8,17 @@ only link from an order to its trades. The tag that a strategy set is the tag th
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
-from backtesting import Backtest, Strategy
-from backtesting.backtesting import Trade
 
+from qml_plugin.adapters.backtesting_host import Backtest, Strategy, Trade
 from qml_plugin.adapters.run_memory import Host, RunMemory, current_host, user_tag
 from qml_plugin.errors import DataError
 from qml_plugin.records import BarrierRule
+
+_BUNDLED = ("EURUSD", "GOOG")
 
 
 class PatternMixin:
@@ -95,6 +97,25 @@ class PatternMixin:
     def sell(self, **order: Any) -> Any:
         """`Strategy.sell` through the memory; returns the host's order, or a falsy `SkippedOrder`."""
         return self.qml.enter(-1, super().sell, order)  # type: ignore[misc]
+
+
+def bundled_data(name: str) -> pd.DataFrame:
+    """Market data that backtesting.py ships: ``"GOOG"`` (daily, 2004-2013) or ``"EURUSD"`` (hourly, 2017-2018)."""
+    import backtesting.test
+
+    if name not in _BUNDLED:
+        raise DataError(f"no bundled data called {name!r}. Use one of {', '.join(_BUNDLED)}.")
+    frame: pd.DataFrame = getattr(backtesting.test, name)
+    return frame
+
+
+def run_backtest(
+    strategy: type, frame: pd.DataFrame, *, parameters: Mapping[str, Any], **host_options: Any
+) -> pd.Series:
+    """The host's statistics of one run; the memory of a mixin strategy is at ``stats["_strategy"].qml``."""
+    assert issubclass(strategy, PatternMixin)
+    stats: pd.Series = Backtest(frame, strategy, **host_options).run(**parameters)
+    return stats
 
 
 def _run_with_memory(original: Any) -> Any:

@@ -12,20 +12,16 @@ import numpy as np
 import pandas as pd
 
 from qml_plugin import provenance
+from qml_plugin.adapters.backtesting_host import Strategy
 from qml_plugin.bars import PRICES, bars_from_frame
 from qml_plugin.clock import to_datetime
-from qml_plugin.errors import DataError, MissingExtra
+from qml_plugin.errors import DataError
 from qml_plugin.features import CATALOGUE, FEATURE_SET
 from qml_plugin.features.kernels import wilder_atr
 from qml_plugin.labels.outcomes import barriers_for
 from qml_plugin.memory import PatternMemory, Policy
 from qml_plugin.records import BarrierRule, Decision, Entry, Pattern, Run, Setup
 from qml_plugin.registry import PatternRegistry
-
-try:
-    from backtesting import Strategy
-except ImportError as error:
-    raise MissingExtra.for_module("backtesting", "backtesting") from error
 
 ON_SKIP = ("flat", "hold")
 _METRICS = {

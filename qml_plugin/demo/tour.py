@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from qml_plugin.adapters.hosts import bundled_data, run_backtest
+from qml_plugin.adapters.backtesting_py import bundled_data, run_backtest
 from qml_plugin.bars import bars_from_frame
 from qml_plugin.demo.cards import decision_card
 from qml_plugin.demo.synthetic import planted_edge_market

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,6 +19,7 @@ from qml_plugin.retrieval.scaler import Scaler
 
 if TYPE_CHECKING:
     import xgboost
+    from threadpoolctl import ThreadpoolController
 
 Float32Array = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
@@ -61,13 +65,11 @@ class Logistic:
         """
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
-        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
         scaler = Scaler.fit(features, [str(column) for column in range(features.shape[1])])
         n_usable = max(1, int(np.count_nonzero(scaler.weight)))
         regression = LogisticRegression(C=1 / n_usable, solver="lbfgs", max_iter=1000, random_state=seed)
-        # BLAS adds up in another order for each number of threads, and the fit is to be the same everywhere.
-        with threadpool_limits(1), warnings.catch_warnings():
+        with one_thread(), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             regression.fit(scaler.transform(features).astype(np.float64), is_win, sample_weight=weight / weight.mean())
         return cls(scaler, np.asarray(regression.coef_[0], dtype=np.float64), float(regression.intercept_[0]))
@@ -89,18 +91,45 @@ class BoostedTrees:
         xgboost = load_xgboost()
         weight = weight / weight.mean()
         start = float(np.clip(np.average(is_win, weights=weight), 0.01, 0.99))
-        data = xgboost.QuantileDMatrix(features, label=is_win, weight=weight, max_bin=_MAX_BIN, nthread=1)
-        return cls(xgboost.train(_TREES | {"seed": seed, "base_score": start}, data, num_boost_round=_ROUNDS))
+        with one_thread():
+            data = xgboost.QuantileDMatrix(features, label=is_win, weight=weight, max_bin=_MAX_BIN, nthread=1)
+            return cls(xgboost.train(_TREES | {"seed": seed, "base_score": start}, data, num_boost_round=_ROUNDS))
 
     def score(self, features: Float32Array) -> FloatArray:
         """Margin of the ensemble."""
-        return np.asarray(self.booster.inplace_predict(features, predict_type="margin"), dtype=np.float64)
+        with one_thread():
+            margin = self.booster.inplace_predict(features, predict_type="margin")
+        return np.asarray(margin, dtype=np.float64)
 
     def contributions(self, row: Float32Array) -> FloatArray:
         """What each feature of one row adds to the margin, bias left out."""
         xgboost = load_xgboost()
-        matrix = xgboost.DMatrix(row[None], nthread=1)
-        return np.asarray(self.booster.predict(matrix, pred_contribs=True)[0, :-1], dtype=np.float64)
+        with one_thread():
+            matrix = xgboost.DMatrix(row[None], nthread=1)
+            contributions = self.booster.predict(matrix, pred_contribs=True)
+        return np.asarray(contributions[0, :-1], dtype=np.float64)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread in every numerical library.
+
+    BLAS adds up in another order for each number of threads, and a result is to be the same everywhere. And in a
+    process that forked from one with OpenMP threads, asking for more than one waits for threads that are not there;
+    XGBoost asks for them while it reads labels and weights, whatever ``nthread`` says.
+    """
+    with _thread_pools().limit(limits=1):
+        yield
+
+
+@cache
+def _thread_pools() -> ThreadpoolController:
+    """Handles of the libraries, found once all of them are loaded."""
+    import sklearn.linear_model  # noqa: F401
+    from threadpoolctl import ThreadpoolController
+
+    load_xgboost()
+    return ThreadpoolController()
 
 
 def load_xgboost() -> ModuleType:

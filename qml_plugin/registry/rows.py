@@ -104,7 +104,7 @@ def parsed_pattern(row: sa.RowMapping) -> Row:
     features = parsed_features(row["pattern_id"], str(pattern.pop("features_json")))
     setup = pattern.pop("setup_json")
     pattern["features"] = {name: float("nan") if value is None else value for name, value in features.items()}
-    pattern["setup"] = None if setup is None else orjson.loads(str(setup))
+    pattern |= {"order": None, "setup": None} if setup is None else orjson.loads(str(setup))
     return pattern
 
 

@@ -182,7 +182,7 @@ class PatternRegistry:
         -------
         dict
             Every column by its name, times as naive UTC datetimes; ``features`` ({name: float}, NaN where there is no
-            value) and ``setup`` stand for ``features_json`` and ``setup_json``. ``trade_outcome`` is in percent.
+            value) and ``order`` and ``setup`` stand for ``features_json`` and ``setup_json``. ``trade_outcome`` is in percent.
 
         Raises
         ------

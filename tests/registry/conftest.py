@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from registry_samples import make_outcome, make_pattern, save
 
 from qml_plugin.registry import PatternRegistry
+from tests.registry.registry_samples import make_outcome, make_pattern, save
 
 
 @pytest.fixture

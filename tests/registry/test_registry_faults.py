@@ -8,7 +8,12 @@ import time
 from contextlib import closing
 
 import pytest
-from registry_samples import (
+
+from qml_plugin.errors import DataError, RegistryBusy, RegistryCorrupt, RegistryError
+from qml_plugin.registry import PatternRegistry
+from qml_plugin.registry.connection import Database
+from qml_plugin.registry.migrations import info, migrate
+from tests.registry.registry_samples import (
     FEATURE_SET,
     NAMES,
     dump,
@@ -21,15 +26,10 @@ from registry_samples import (
     start,
 )
 
-from qml_plugin.errors import DataError, RegistryBusy, RegistryCorrupt, RegistryError
-from qml_plugin.registry import PatternRegistry
-from qml_plugin.registry.connection import Database
-from qml_plugin.registry.migrations import info, migrate
-
 KILLED = """
 import os, sys
 import sqlalchemy as sa
-from registry_samples import make_outcome, make_pattern, make_run, save
+from tests.registry.registry_samples import make_outcome, make_pattern, make_run, save
 from qml_plugin.registry import PatternRegistry
 url, when = sys.argv[1:]
 registry = PatternRegistry(url)
@@ -40,7 +40,7 @@ os.kill(os.getpid(), 9)
 """
 WAIT = """
 import pathlib, sys, time
-from registry_samples import make_outcome, make_pattern, make_run, save
+from tests.registry.registry_samples import make_outcome, make_pattern, make_run, save
 from qml_plugin.registry import PatternRegistry
 folder, me = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 (folder / f"ready-{me}").touch()

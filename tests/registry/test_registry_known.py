@@ -8,9 +8,19 @@ import sqlite3
 
 import numpy as np
 import pytest
-from registry_samples import FEATURE_SET, HOUR, NAMES, START, execute, make_outcome, make_pattern, make_run, save
 
 from qml_plugin.errors import RegistryCorrupt
+from tests.registry.registry_samples import (
+    FEATURE_SET,
+    HOUR,
+    NAMES,
+    START,
+    execute,
+    make_outcome,
+    make_pattern,
+    make_run,
+    save,
+)
 
 
 def known_twin(path, names):

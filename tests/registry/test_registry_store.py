@@ -13,7 +13,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from registry_samples import (
+
+from qml_plugin.clock import from_datetime
+from qml_plugin.errors import DataError, RegistryError
+from qml_plugin.records import Neighbour
+from qml_plugin.registry import PatternRegistry
+from qml_plugin.registry.ledger import params_hash
+from tests.registry.registry_samples import (
     FEATURE_SET,
     HOUR,
     NAMES,
@@ -27,12 +33,6 @@ from registry_samples import (
     save,
     take,
 )
-
-from qml_plugin.clock import from_datetime
-from qml_plugin.errors import DataError, RegistryError
-from qml_plugin.records import Neighbour
-from qml_plugin.registry import PatternRegistry
-from qml_plugin.registry.ledger import params_hash
 
 FLOATS = st.floats(width=32, allow_infinity=False) | st.floats(-3e38, 3e38)
 
@@ -83,9 +83,9 @@ def test_a_pattern_has_the_documented_columns(registry):
     stored = registry.get_pattern(pattern.pattern_id)
     created_at = datetime(2020, 12, 5, 20, 26, 40, 17)
     assert stored.pop("features")["ctx_atr"] == 1.0
-    setup = stored.pop("setup")
-    assert setup["order"] == {"bar": 7, "fill": "open", "limit_px": None, "reference_px": 100.0, "trigger_px": None}
-    assert setup["setup"]["points"][4] == {"bar": 4, "px": 100.0 + 4 / 3, "confirmed_bar": 6}
+    order, setup = stored.pop("order"), stored.pop("setup")
+    assert order == {"bar": 7, "fill": "open", "limit_px": None, "reference_px": 100.0, "trigger_px": None}
+    assert setup["points"][4] == {"bar": 4, "px": 100.0 + 4 / 3, "confirmed_bar": 6}
     assert stored == {
         "pattern_id": pattern.pattern_id,
         "symbol": "GOOG",

@@ -10,7 +10,6 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from registry_samples import dump, execute, finish, start
 
 import qml_plugin.registry.migrations as migrations
 from qml_plugin.errors import RegistryCorrupt, RegistryError, SchemaTooNew, SchemaTooOld
@@ -18,6 +17,7 @@ from qml_plugin.registry import PatternRegistry
 from qml_plugin.registry.connection import APPLICATION_ID
 from qml_plugin.registry.migrations import info, migrate
 from qml_plugin.registry.schema import VERSION_TABLE, metadata
+from tests.registry.registry_samples import dump, execute, finish, start
 
 NEXT = """
 import sqlalchemy as sa

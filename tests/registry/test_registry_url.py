@@ -7,12 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
-from registry_samples import make_pattern, save
 
 import qml_plugin.registry as registry_package
 from qml_plugin.errors import DataError, RegistryError
 from qml_plugin.registry import PatternRegistry
 from qml_plugin.registry.migrations import info, migrate
+from tests.registry.registry_samples import make_pattern, save
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,11 @@
+"""The names of backtesting.py that the adapter uses, or how to install it."""
+
+from qml_plugin.errors import MissingExtra
+
+try:
+    from backtesting import Backtest, Strategy
+    from backtesting.backtesting import Trade
+except ImportError as error:
+    raise MissingExtra.for_module("backtesting", "backtesting") from error
+
+__all__ = ["Backtest", "Strategy", "Trade"]
