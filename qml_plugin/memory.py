@@ -245,7 +245,7 @@ class _Past:
 
     def __init__(self, snapshot: KnownPatterns) -> None:
         self._snapshot = snapshot
-        self._snapshot_row = {pattern_id: row for row, pattern_id in enumerate(snapshot.pattern_id)}
+        self._not_own = snapshot.ignored.union(snapshot.pattern_id)
         self._read = 0
         self._rows: list[_Resolved] = []
         self._n_wins = 0
@@ -268,7 +268,7 @@ class _Past:
 
         A score that the snapshot lacks is taken from this run's decision, which was made before the outcome.
         """
-        fresh = [row for row in own if row.pattern_id not in self._snapshot_row]
+        fresh = [row for row in own if row.pattern_id not in self._not_own]
         end = int(np.searchsorted(self._snapshot.resolved_at, as_of, side="right"))
         fresh += [self._from_snapshot(i) for i in range(self._read, end)]
         self._read = end

@@ -227,6 +227,7 @@ class KnownPatterns:
 
     ``features`` has shape (n_patterns, n_features), float32, in the order of ``feature_set``; ``is_win`` already obeys a
     label given by hand; ``confidence`` is the score given when the entry was made, NaN where there was none.
+    ``ignored`` are the ids that a person labelled ``"ignore"``: nothing may learn from them.
     """
 
     feature_set: str
@@ -239,6 +240,7 @@ class KnownPatterns:
     r_multiple: FloatArray
     confidence: FloatArray
     features: NDArray[np.float32]
+    ignored: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.pattern_id)

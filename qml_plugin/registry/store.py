@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -91,7 +92,7 @@ class PatternRegistry:
         -------
         KnownPatterns
             Sorted by (``resolved_at``, ``pattern_id``). A label given by hand wins over the barrier's; ``"ignore"``
-            leaves the pattern out. NaN where a feature, an ``r_multiple`` or a confidence has no value.
+            leaves the pattern out and names it in ``ignored``. NaN where a feature, an ``r_multiple`` or a confidence has no value.
 
         Point in time
         -------------
@@ -122,7 +123,8 @@ class PatternRegistry:
                 *values, features_json = row
                 vectors.append(feature_vector(row.pattern_id, features_json, names))
                 kept.append(tuple(values))
-        return known_columns(feature_set, len(names), kept, vectors)
+            ignored = connection.scalars(sa.select(_PATTERNS.pattern_id).where(_PATTERNS.user_label == "ignore"))
+            return replace(known_columns(feature_set, len(names), kept, vectors), ignored=frozenset(ignored))
 
     def save_run(
         self,

@@ -95,6 +95,17 @@ def test_running_twice_leaves_the_same_rows_ids_labels_and_outcomes(goog, path):
     assert len(before["run_decisions"]) == len(after["run_decisions"])
 
 
+def test_nothing_learns_from_a_pattern_labelled_ignore(goog, path):
+    first = cross(goog, path, mode="shadow")["_strategy"].qml
+    ignored = first.patterns[0].pattern_id
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE ml_pattern_registry SET user_label = 'ignore' WHERE pattern_id = ?", (ignored,))
+    again = cross(goog, path, mode="shadow")["_strategy"].qml
+    assert any(n.pattern_id == ignored for decision in first.decisions for n in decision.neighbours)
+    assert not any(n.pattern_id == ignored for decision in again.decisions for n in decision.neighbours)
+    assert again.decisions[-1].n_known == first.decisions[-1].n_known - 1
+
+
 def test_a_longer_series_fills_in_what_was_open(goog, path):
     cross(goog.iloc[:1200], path, mode="record")
     first = rows(path, "SELECT count(*), sum(barrier_outcome IS NULL) FROM ml_pattern_registry")[0]

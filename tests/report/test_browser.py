@@ -1,0 +1,27 @@
+"""The page in a real browser, offline: every figure is drawn."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from qml_plugin.report.page import write_page
+from tests.report import samples
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+def test_every_figure_is_drawn(tmp_path):
+    page = write_page(samples.page(), tmp_path / "page.html")
+    command = [
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+        "--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=10000", "--dump-dom",
+        page.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    n_places = len(re.findall(r'<div[^>]*class="[^"]*\bchart\b', page.read_text()))
+    n_drawn = len(re.findall(r'<div[^>]*class="[^"]*\bjs-plotly-plot\b', done.stdout))
+    assert n_drawn == n_places > 0
