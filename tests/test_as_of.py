@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from backtesting import Backtest
 
-import qml_plugin.memory
-from qml_plugin import PatternRegistry
+import qml_plugin.memory.past
+from qml_plugin import PatternMemory, PatternRegistry
 from strategies.moving_average import MovingAverageCross
 from strategies.qml import QMLStrategy
 
@@ -47,14 +47,14 @@ def with_another_future(data: pd.DataFrame, n: int) -> pd.DataFrame:
 def training_rows(monkeypatch):
     """Every row that a model was fitted on, with the moment at which it was fitted."""
     seen = []
-    memory, fit = qml_plugin.memory, qml_plugin.memory.fit_confidence
+    past, fit = qml_plugin.memory.past, qml_plugin.memory.past.fit_confidence
 
     def watched_fit(features, is_win, weight, known_at, resolved_at, **options):
         seen.append(resolved_at)
         return fit(features, is_win, weight, known_at, resolved_at, **options)
 
-    monkeypatch.setattr(memory, "fit_confidence", watched_fit)
-    decide = memory.PatternMemory.decide
+    monkeypatch.setattr(past, "fit_confidence", watched_fit)
+    decide = PatternMemory.decide
 
     def watched_decide(self, entry):
         before = len(seen)
@@ -65,7 +65,7 @@ def training_rows(monkeypatch):
             assert neighbour.resolved_at <= entry.known_at, "a neighbour from the future"
         return decision
 
-    monkeypatch.setattr(memory.PatternMemory, "decide", watched_decide)
+    monkeypatch.setattr(PatternMemory, "decide", watched_decide)
     return seen
 
 

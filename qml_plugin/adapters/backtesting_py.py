@@ -14,7 +14,8 @@ from typing import Any
 import pandas as pd
 
 from qml_plugin.adapters.backtesting_host import Backtest, Strategy, Trade
-from qml_plugin.adapters.run_memory import Host, RunMemory, current_host, user_tag
+from qml_plugin.adapters.order_tags import user_tag
+from qml_plugin.adapters.run_memory import Host, RunMemory, current_host
 from qml_plugin.errors import DataError
 from qml_plugin.records import BarrierRule
 

@@ -13,17 +13,17 @@ import pandas as pd
 
 from qml_plugin import provenance
 from qml_plugin.adapters.backtesting_host import Strategy
+from qml_plugin.adapters.order_tags import EntryTag, SkippedOrder, raw_tag
+from qml_plugin.adapters.settings import Settings
 from qml_plugin.bars import PRICES, bars_from_frame
 from qml_plugin.clock import to_datetime
-from qml_plugin.errors import DataError
 from qml_plugin.features import CATALOGUE, FEATURE_SET
 from qml_plugin.features.kernels import wilder_atr
 from qml_plugin.labels.outcomes import barriers_for
-from qml_plugin.memory import PatternMemory, Policy
-from qml_plugin.records import BarrierRule, Decision, Entry, Pattern, Run, Setup
+from qml_plugin.memory import PatternMemory
+from qml_plugin.records import Decision, Entry, Pattern, Run, Setup
 from qml_plugin.registry import PatternRegistry
 
-ON_SKIP = ("flat", "hold")
 _METRICS = {
     "Return [%]": ("return_frac", 0.01),
     "Buy & Hold Return [%]": ("buy_hold_return_frac", 0.01),
@@ -45,118 +45,6 @@ class Host:
 current_host: ContextVar[Host | None] = ContextVar("current_host", default=None)
 
 
-class EntryTag:
-    """The pattern id on an order, beside the tag that the strategy gave it."""
-
-    __slots__ = ("pattern_id", "user_tag")
-
-    def __init__(self, pattern_id: str, user_tag: object) -> None:
-        self.pattern_id = pattern_id
-        self.user_tag = user_tag
-
-    def __eq__(self, other: object) -> bool:
-        return bool(self.user_tag == (other.user_tag if isinstance(other, EntryTag) else other))
-
-    def __hash__(self) -> int:
-        return hash(self.user_tag)
-
-    def __bool__(self) -> bool:
-        return bool(self.user_tag)
-
-    def __repr__(self) -> str:
-        return repr(self.user_tag)
-
-
-class SkippedOrder:
-    """What ``buy`` and ``sell`` return for an entry that the gate skipped: falsy, and safe to cancel."""
-
-    __slots__ = ("decision", "limit", "size", "sl", "stop", "tag", "tp")
-
-    def __init__(self, decision: Decision, side: int, order: Mapping[str, Any]) -> None:
-        self.decision = decision
-        self.size = side * float(order.get("size", Strategy._FULL_EQUITY))
-        self.limit, self.stop = order.get("limit"), order.get("stop")
-        self.sl, self.tp, self.tag = order.get("sl"), order.get("tp"), order.get("tag")
-
-    def __bool__(self) -> bool:
-        return False
-
-    def cancel(self) -> None:
-        """Do nothing: there is no order."""
-
-    def __repr__(self) -> str:
-        return f"<SkippedOrder size={self.size} reason={self.decision.reason!r}>"
-
-
-def raw_tag(trade: Any) -> object:
-    """The tag as stored on a trade: an `EntryTag` where the entry went through a memory."""
-    return trade._Trade__tag
-
-
-def user_tag(trade: Any) -> object:
-    """The tag that the strategy gave the order of `trade`."""
-    tag = raw_tag(trade)
-    return tag.user_tag if isinstance(tag, EntryTag) else tag
-
-
-@dataclass(frozen=True, slots=True)
-class _Settings:
-    """The mixin's class attributes, checked."""
-
-    symbol: str | None
-    timeframe: str | None
-    registry: str | None
-    on_skip: str
-    barriers: BarrierRule
-    bar_label: str
-    policy: Policy
-
-    @classmethod
-    def of(cls, strategy: Any) -> _Settings:
-        registry, symbol = strategy.registry, strategy.symbol
-        if strategy.on_skip not in ON_SKIP:
-            raise DataError(f"on_skip {strategy.on_skip!r} is unknown. Use one of {', '.join(map(repr, ON_SKIP))}.")
-        if registry is not None and not isinstance(registry, str):
-            raise DataError(f"registry is a {type(registry).__name__}. Give a URL such as 'sqlite:///experiments.db'.")
-        if registry in ("sqlite://", "sqlite:///:memory:"):
-            raise DataError(
-                f"registry {registry!r} would vanish with the run. Leave it None to keep nothing, or name a file."
-            )
-        if registry is not None and not symbol:
-            raise DataError(
-                f"{type(strategy).__name__}.symbol is {symbol!r}, but a registry tells markets apart by it. "
-                "Set symbol, such as symbol = 'EURUSD'."
-            )
-        return cls(
-            symbol=symbol,
-            timeframe=strategy.timeframe,
-            registry=registry,
-            on_skip=strategy.on_skip,
-            barriers=strategy.barriers,
-            bar_label=strategy.bar_label,
-            policy=Policy(
-                mode=strategy.mode,
-                model=strategy.gate_model,
-                min_confidence=strategy.min_confidence,
-                n_neighbours=strategy.n_neighbours,
-                seed=strategy.seed,
-            ),
-        )
-
-    def as_dict(self) -> dict[str, object]:
-        """What determines decisions; the registry's place does not."""
-        policy = self.policy
-        return {
-            "mode": policy.mode,
-            "gate_model": policy.model,
-            "min_confidence": policy.min_confidence,
-            "n_neighbours": policy.n_neighbours,
-            "on_skip": self.on_skip,
-            "barriers": str(self.barriers),
-            "bar_label": self.bar_label,
-        }
-
-
 class RunMemory:
     """One run of one strategy: its memory, and the way from the host's orders to entries and back.
 
@@ -165,7 +53,7 @@ class RunMemory:
     """
 
     def __init__(self, strategy: Any, broker: Any, frame: pd.DataFrame, params: Mapping[str, Any]) -> None:
-        self._settings = _Settings.of(strategy)
+        self._settings = Settings.of(strategy)
         self._strategy_name = type(strategy).__name__
         host = current_host.get()
         self._host = host
@@ -237,7 +125,10 @@ class RunMemory:
             except BaseException:
                 self._memory.withdraw(entry.pattern_id)
                 raise
-        if opposite:
+        if self._broker._exclusive_orders:
+            if self._settings.on_skip == "flat":
+                self._go_flat(side)
+        elif opposite:
             self._close_instead(side, opposite, place, order)
         return SkippedOrder(decision, side, order)
 
@@ -303,18 +194,19 @@ class RunMemory:
         broker = self._broker
         return int(broker.margin_available * broker._leverage * size // broker._adjusted_price(side))
 
+    def _go_flat(self, side: int) -> None:
+        """Cancel the pending entries and close the trades that stand against a skipped order."""
+        for pending in [o for o in self._broker.orders if not o.is_contingent and o.size * side < 0]:
+            pending.cancel()
+        for trade in [t for t in self._broker.trades if t.size * side < 0]:
+            trade.close()
+
     def _close_instead(self, side: int, opposite: int, place: Callable[..., Any], order: Mapping[str, Any]) -> None:
-        """Carry out the closing part of a skipped order."""
-        broker = self._broker
-        if broker._exclusive_orders:
-            if self._settings.on_skip == "hold":
-                return
-            for pending in [o for o in broker.orders if not o.is_contingent]:
-                pending.cancel()
-        elif order.get("limit") is not None or order.get("stop") is not None:
+        """Carry out the closing part of a skipped order that would have turned the position."""
+        if order.get("limit") is not None or order.get("stop") is not None:
             place(size=opposite, limit=order.get("limit"), stop=order.get("stop"), tag=order.get("tag"))
             return
-        for trade in [t for t in broker.trades if t.size * side < 0]:
+        for trade in [t for t in self._broker.trades if t.size * side < 0]:
             trade.close()
 
     def _trade_returns(self) -> dict[str, float | None]:

@@ -1,0 +1,70 @@
+"""The settings that a strategy carries as class attributes, checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from qml_plugin.errors import DataError
+from qml_plugin.memory import Policy
+from qml_plugin.records import BarrierRule
+
+ON_SKIP = ("flat", "hold")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The mixin's class attributes, checked."""
+
+    symbol: str | None
+    timeframe: str | None
+    registry: str | None
+    on_skip: str
+    barriers: BarrierRule
+    bar_label: str
+    policy: Policy
+
+    @classmethod
+    def of(cls, strategy: Any) -> Settings:
+        registry, symbol = strategy.registry, strategy.symbol
+        if strategy.on_skip not in ON_SKIP:
+            raise DataError(f"on_skip {strategy.on_skip!r} is unknown. Use one of {', '.join(map(repr, ON_SKIP))}.")
+        if registry is not None and not isinstance(registry, str):
+            raise DataError(f"registry is a {type(registry).__name__}. Give a URL such as 'sqlite:///experiments.db'.")
+        if registry in ("sqlite://", "sqlite:///:memory:"):
+            raise DataError(
+                f"registry {registry!r} would vanish with the run. Leave it None to keep nothing, or name a file."
+            )
+        if registry is not None and not symbol:
+            raise DataError(
+                f"{type(strategy).__name__}.symbol is {symbol!r}, but a registry tells markets apart by it. "
+                "Set symbol, such as symbol = 'EURUSD'."
+            )
+        return cls(
+            symbol=symbol,
+            timeframe=strategy.timeframe,
+            registry=registry,
+            on_skip=strategy.on_skip,
+            barriers=strategy.barriers,
+            bar_label=strategy.bar_label,
+            policy=Policy(
+                mode=strategy.mode,
+                model=strategy.gate_model,
+                min_confidence=strategy.min_confidence,
+                n_neighbours=strategy.n_neighbours,
+                seed=strategy.seed,
+            ),
+        )
+
+    def as_dict(self) -> dict[str, object]:
+        """What determines decisions; the registry's place does not."""
+        policy = self.policy
+        return {
+            "mode": policy.mode,
+            "gate_model": policy.model,
+            "min_confidence": policy.min_confidence,
+            "n_neighbours": policy.n_neighbours,
+            "on_skip": self.on_skip,
+            "barriers": str(self.barriers),
+            "bar_label": self.bar_label,
+        }

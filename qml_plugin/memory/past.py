@@ -1,0 +1,212 @@
+"""What has resolved by now, in one order, with the scaler, the stores and the model of the current epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qml_plugin.features import CATALOGUE
+from qml_plugin.gate import ConfidenceModel, Verdict, break_even_confidence, fit_confidence, judge
+from qml_plugin.labels.weights import average_uniqueness
+from qml_plugin.memory.policy import Policy
+from qml_plugin.records import Decision, FloatArray, IntArray, KnownPatterns, Neighbour
+from qml_plugin.retrieval import Scaler, VectorStore
+
+NEIGHBOUR_FEATURES = ("sim_win_share", "sim_mean_r", "sim_std_r", "sim_nearest_distance", "sim_mean_distance")
+
+_FIRST_EPOCH = 20
+_FIRST_MODEL = 60
+_FEWEST_OF_A_CLASS = 10
+_EPOCH_GROWTH = 1.2
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """One pattern whose outcome is known."""
+
+    pattern_id: str
+    group: str
+    side: int
+    known_at: int
+    resolved_at: int
+    is_win: bool
+    r_multiple: float
+    features: NDArray[np.float32]
+    confidence: float = math.nan
+
+
+class Past:
+    """Everything that has resolved by now, in one order, with the scaler, stores and model of the current epoch."""
+
+    def __init__(self, snapshot: KnownPatterns) -> None:
+        self._snapshot = snapshot
+        self._not_own = snapshot.ignored.union(snapshot.pattern_id)
+        self._read = 0
+        self._rows: list[Resolved] = []
+        self._n_wins = 0
+        self._epoch_size = 0
+        self._scaler: Scaler | None = None
+        self._stores: dict[int, tuple[VectorStore, list[int]]] = {}
+        self._scored: list[int] = []
+        self.model: ConfidenceModel | None = None
+        self.break_even = math.nan
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def n_scored(self) -> int:
+        return len(self._scored)
+
+    def advance(self, as_of: int, own: Sequence[Resolved], decisions: Mapping[str, Decision]) -> None:
+        """Append what has resolved by `as_of`; a pattern that the snapshot holds is taken from there.
+
+        A score that the snapshot lacks is taken from this run's decision, which was made before the outcome.
+        """
+        fresh = [row for row in own if row.pattern_id not in self._not_own]
+        end = int(np.searchsorted(self._snapshot.resolved_at, as_of, side="right"))
+        fresh += [self._from_snapshot(i) for i in range(self._read, end)]
+        self._read = end
+        for row in sorted(fresh, key=lambda row: (row.resolved_at, row.pattern_id)):
+            decision = decisions.get(row.pattern_id)
+            if math.isnan(row.confidence) and decision is not None and decision.confidence is not None:
+                row = replace(row, confidence=decision.confidence)
+            if not math.isnan(row.confidence):
+                self._scored.append(len(self._rows))
+            self._rows.append(row)
+            self._n_wins += row.is_win
+            if self._scaler is not None:
+                self._index([len(self._rows) - 1], self._scaler.transform(row.features[None, :]))
+
+    def open_epoch(self, policy: Policy) -> None:
+        """Refit scaler and model when the past has grown by a fifth; both see a prefix of the past only."""
+        size = _epoch_size(len(self))
+        if size == self._epoch_size:
+            return
+        self._epoch_size = size
+        rows = self._rows[:size]
+        features = np.stack([row.features for row in self._rows])
+        self._scaler = Scaler.fit(features[:size], [feature.category for feature in CATALOGUE])
+        vectors = self._scaler.transform(features)
+        self._stores = {}
+        self._index(range(len(self)), vectors)
+        is_win = np.array([row.is_win for row in rows])
+        n_wins = int(is_win.sum())
+        self.model = None
+        if size >= _FIRST_MODEL and min(n_wins, size - n_wins) >= _FEWEST_OF_A_CLASS:
+            r_multiple = np.array([row.r_multiple for row in rows])
+            self.break_even = break_even_confidence(r_multiple, is_win)
+            self.model = fit_confidence(
+                self._training_inputs(rows, vectors, policy.n_neighbours),
+                is_win,
+                self._uniqueness(rows),
+                np.array([row.known_at for row in rows]),
+                np.array([row.resolved_at for row in rows]),
+                seed=policy.seed,
+                model=policy.model,
+            )
+
+    def why_no_model(self) -> str:
+        """Reason to abstain while nothing has been fitted."""
+        if self._epoch_size < _FIRST_MODEL:
+            return f"few_labels: {len(self)} of {_FIRST_MODEL} resolved"
+        return f"one_class: fewer than {_FEWEST_OF_A_CLASS} wins or losses of {self._epoch_size}"
+
+    def base_rate(self) -> float:
+        """Share of wins among everything known now."""
+        return self._n_wins / len(self._rows)
+
+    def neighbours(
+        self, features: NDArray[np.float32], side: int, as_of: int, k: int
+    ) -> tuple[tuple[Neighbour, ...], FloatArray]:
+        """The nearest resolved patterns of the same side, and their summary as model inputs."""
+        if self._scaler is None:
+            return (), _summary([], np.empty(0))
+        found, distances = self._nearest(self._scaler.transform(features[None, :])[0], side, as_of, k)
+        neighbours = tuple(
+            Neighbour(row.pattern_id, float(distance), row.resolved_at, row.is_win, row.r_multiple)
+            for row, distance in zip(found, distances, strict=True)
+        )
+        return neighbours, _summary(found, distances)
+
+    def judge(self, n_scored: int, threshold: float, policy: Policy) -> Verdict:
+        """Verdict on the first `n_scored` scores whose outcome is known."""
+        rows = [self._rows[position] for position in self._scored[:n_scored]]
+        resolved_at = np.array([row.resolved_at for row in self._rows])
+        n_known = np.searchsorted(resolved_at, [row.known_at for row in rows], side="right")
+        wins = np.concatenate([[0], np.cumsum([row.is_win for row in self._rows])])
+        return judge(
+            np.array([row.confidence for row in rows]),
+            threshold,
+            np.array([row.is_win for row in rows], dtype=np.bool_),
+            np.array([row.r_multiple for row in rows]),
+            self._uniqueness(rows),
+            np.where(n_known > 0, wins[n_known] / np.maximum(n_known, 1), 0.5),
+            seed=policy.seed,
+            requirements=policy.requirements,
+        )
+
+    def _from_snapshot(self, i: int) -> Resolved:
+        snapshot = self._snapshot
+        return Resolved(
+            pattern_id=snapshot.pattern_id[i],
+            group=snapshot.group[i],
+            side=int(snapshot.side[i]),
+            known_at=int(snapshot.known_at[i]),
+            resolved_at=int(snapshot.resolved_at[i]),
+            is_win=bool(snapshot.is_win[i]),
+            r_multiple=float(snapshot.r_multiple[i]),
+            features=snapshot.features[i],
+            confidence=float(snapshot.confidence[i]),
+        )
+
+    def _index(self, positions: Sequence[int], vectors: NDArray[np.float32]) -> None:
+        """Add scaled rows to the store of their side."""
+        for side in (+1, -1):
+            own = [i for i, position in enumerate(positions) if self._rows[position].side == side]
+            if own:
+                store, places = self._stores.setdefault(side, (VectorStore(vectors.shape[1]), []))
+                store.add(vectors[own], np.array([self._rows[positions[i]].resolved_at for i in own]))
+                places.extend(positions[i] for i in own)
+
+    def _nearest(self, vector: NDArray[np.float32], side: int, as_of: int, k: int) -> tuple[list[Resolved], FloatArray]:
+        if side not in self._stores:
+            return [], np.empty(0)
+        store, places = self._stores[side]
+        hits = store.search(vector, as_of=as_of, k=k)
+        return [self._rows[places[row]] for row in hits.rows], hits.distances
+
+    def _training_inputs(self, rows: Sequence[Resolved], vectors: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+        """Features, side and neighbour summaries, each row's neighbours as of the moment it was decided."""
+        inputs = [
+            np.concatenate([row.features, [row.side], _summary(*self._nearest(vector, row.side, row.known_at, k))])
+            for row, vector in zip(rows, vectors[: len(rows)], strict=True)
+        ]
+        return np.array(inputs, dtype=np.float32)
+
+    @staticmethod
+    def _uniqueness(rows: Sequence[Resolved]) -> FloatArray:
+        known_at: IntArray = np.array([row.known_at for row in rows], dtype=np.int64)
+        resolved_at: IntArray = np.array([row.resolved_at for row in rows], dtype=np.int64)
+        return average_uniqueness(known_at, resolved_at, [row.group for row in rows])
+
+
+def _epoch_size(n_known: int) -> int:
+    """Largest size of the geometric schedule that `n_known` has reached; 0 before the first."""
+    size, following = 0, _FIRST_EPOCH
+    while following <= n_known:
+        size, following = following, math.ceil(following * _EPOCH_GROWTH)
+    return size
+
+
+def _summary(found: Sequence[Resolved], distances: FloatArray) -> FloatArray:
+    """Values of `NEIGHBOUR_FEATURES`; all NaN where there are no neighbours."""
+    if not found:
+        return np.full(len(NEIGHBOUR_FEATURES), np.nan)
+    r_multiple = np.array([row.r_multiple for row in found])
+    win_share = sum(row.is_win for row in found) / len(found)
+    return np.array([win_share, r_multiple.mean(), r_multiple.std(), distances[0], distances.mean()])
