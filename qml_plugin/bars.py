@@ -88,15 +88,15 @@ def read_bars(source: pd.DataFrame | str | Path, *, tz: str | None = None, min_b
     [1.5, 2.5]
     """
     frame = _with_date_index(_load(source), tz)
-    names = {_ALIASES.get(key, key): column for column in frame.columns if (key := str(column).strip().lower())}
-    missing = [name for name in PRICES if name.lower() not in names]
+    names = _columns_of(frame)
+    missing = [name for name in PRICES if name not in names]
     if missing:
         found = sorted(map(str, frame.columns))[:10]
         raise DataError(
             f"bars have no column {missing[0]}; found {found}. Bars need Open, High, Low, Close and, where known, Volume."
         )
-    columns = {name: _numeric(frame[names[name.lower()]], name) for name in PRICES}
-    columns["Volume"] = _numeric(frame[names["volume"]], "Volume") if "volume" in names else np.full(len(frame), np.nan)
+    columns = {name: _numeric(frame[names[name]], name) for name in PRICES}
+    columns["Volume"] = _numeric(frame[names["Volume"]], "Volume") if "Volume" in names else np.full(len(frame), np.nan)
     bars = pd.DataFrame(columns, index=frame.index)
     _refuse_bad_rows(bars, min_bars)
     return bars
@@ -107,7 +107,7 @@ def bars_from_frame(frame: pd.DataFrame, *, symbol: str, timeframe: str | None =
     checked = read_bars(frame)
     index = frame.index if isinstance(frame.index, pd.DatetimeIndex) else checked.index
     assert isinstance(index, pd.DatetimeIndex)
-    timeframe = timeframe or clock.infer_timeframe(index)
+    timeframe = clock.canonical_timeframe(timeframe) if timeframe else clock.infer_timeframe(index)
     open_, high, low, close, volume = (checked[name].to_numpy() for name in COLUMNS)
     return Bars(
         symbol=symbol,
@@ -157,6 +157,23 @@ def _with_date_index(frame: pd.DataFrame, tz: str | None) -> pd.DataFrame:
         stamps = stamps.tz_localize(tz)
     stamps = stamps.tz_localize("UTC") if stamps.tz is None else stamps.tz_convert("UTC")
     return frame.set_axis(stamps, axis=0)
+
+
+def _columns_of(frame: pd.DataFrame) -> dict[str, object]:
+    """Which column holds what: the exact name before another case, another case before a short name."""
+    found: dict[str, object] = {}
+    for name in COLUMNS:
+        ranked: dict[int, list[object]] = {}
+        for column in dict.fromkeys(frame.columns):
+            key = str(column).strip().lower()
+            if _ALIASES.get(key, key) == name.lower():
+                ranked.setdefault(0 if column == name else 1 if key == name.lower() else 2, []).append(column)
+        if ranked:
+            first, *others = ranked[min(ranked)]
+            if others:
+                raise DataError(f"columns {first!r} and {others[0]!r} may both be {name}. Rename or drop one.")
+            found[name] = first
+    return found
 
 
 def _parse(stamps: pd.Series, where: str) -> pd.DatetimeIndex:

@@ -15,43 +15,78 @@ import pandas as pd
 from qml_plugin.errors import DataError
 from qml_plugin.records import IntArray
 
-_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_TIMEFRAME = re.compile(r"([1-9]\d*)([smhdw])")
+_UNIT_MICROS = {
+    "w": 604_800_000_000,
+    "d": 86_400_000_000,
+    "h": 3_600_000_000,
+    "m": 60_000_000,
+    "s": 1_000_000,
+    "ms": 1_000,
+}
+_MONTHS = "mo"
+_TIMEFRAME = re.compile(r"([1-9]\d*)(ms|mo|[smhdw])")
 _EPOCH = datetime(1970, 1, 1)
 _SPACINGS_READ = 100
+_DAYS_OF_MONTHS = {1: (28, 31), 3: (90, 92), 6: (181, 184), 12: (365, 366)}
 
 
-def timeframe_seconds(timeframe: str) -> int:
-    """Length of a bar in seconds.
+def parse_timeframe(timeframe: str) -> tuple[int, str]:
+    """Count and unit of a timeframe.
 
     Raises
     ------
     DataError
-        If `timeframe` is not a count and a unit of s, m, h, d, w.
+        If `timeframe` is not a count and a unit of ms, s, m, h, d, w, mo.
 
     Examples
     --------
-    >>> timeframe_seconds("4h")
-    14400
+    >>> parse_timeframe("4h")
+    (4, 'h')
     """
     match = _TIMEFRAME.fullmatch(timeframe.lower()) if isinstance(timeframe, str) else None
     if match is None:
         raise DataError(
-            f"timeframe {timeframe!r} is not understood. Write a count and a unit of s, m, h, d, w, such as '15m', '4h' or '1d'."
+            f"timeframe {timeframe!r} is not understood. Write a count and a unit of ms, s, m, h, d, w, mo, "
+            "such as '15m', '4h', '1d' or '1mo'."
         )
-    return int(match[1]) * _UNIT_SECONDS[match[2]]
+    return int(match[1]), match[2]
+
+
+def timeframe_seconds(timeframe: str) -> float:
+    """Length of a bar in seconds; a month counts 30 days.
+
+    >>> timeframe_seconds("4h")
+    14400.0
+    """
+    count, unit = parse_timeframe(timeframe)
+    return count * (30 * _UNIT_MICROS["d"] if unit == _MONTHS else _UNIT_MICROS[unit]) / 1_000_000
+
+
+def canonical_timeframe(timeframe: str) -> str:
+    """One spelling of each timeframe, in the largest unit that divides it.
+
+    >>> [canonical_timeframe(text) for text in ("24h", "1D", "60m", "7d", "90s", "1mo")]
+    ['1d', '1d', '1h', '1w', '90s', '1mo']
+    """
+    count, unit = parse_timeframe(timeframe)
+    return f"{count}{unit}" if unit == _MONTHS else _spelled(count * _UNIT_MICROS[unit])
+
+
+def _spelled(micros: int) -> str:
+    unit = next(unit for unit, size in _UNIT_MICROS.items() if micros % size == 0)
+    return f"{micros // _UNIT_MICROS[unit]}{unit}"
 
 
 def infer_timeframe(index: pd.DatetimeIndex) -> str:
     """Timeframe of a series from the median spacing of its first 100 bars, so that later bars cannot change it."""
-    spacings_s = np.diff(to_micros(index[: _SPACINGS_READ + 1])) // 1_000_000
-    if len(spacings_s) == 0:
+    spacings = np.diff(to_micros(index[: _SPACINGS_READ + 1]))
+    if len(spacings) == 0:
         raise DataError("one bar has no timeframe. Pass timeframe=, such as '1h', or at least two bars.")
-    seconds = max(1, int(np.median(spacings_s)))
-    for unit in ("d", "h", "m", "s"):
-        if seconds % _UNIT_SECONDS[unit] == 0:
-            return f"{seconds // _UNIT_SECONDS[unit]}{unit}"
-    raise AssertionError("every whole number of seconds is a multiple of one second")
+    days = spacings / _UNIT_MICROS["d"]
+    for n_months, (fewest, most) in _DAYS_OF_MONTHS.items():
+        if spacings.min() < spacings.max() and fewest <= days.min() and days.max() <= most:
+            return f"{n_months}{_MONTHS}"
+    return _spelled(max(1_000, int(np.median(spacings)) // 1_000 * 1_000))
 
 
 def to_micros(index: pd.DatetimeIndex) -> IntArray:
@@ -92,24 +127,26 @@ def known_at(index: pd.DatetimeIndex, timeframe: str, bar_label: str = "open") -
         raise DataError(
             f"bar_label {bar_label!r} is unknown. Use 'open' (the stamp is the bar's open time) or 'close'."
         )
-    seconds = timeframe_seconds(timeframe)
+    count, unit = parse_timeframe(timeframe)
     stamps = to_micros(index)
     if bar_label == "close":
         return stamps
-    if index.tz is not None and seconds % 86_400 == 0:
-        closes = (index.tz_localize(None) + pd.Timedelta(seconds, "s")).tz_localize(
-            index.tz, ambiguous=True, nonexistent="shift_forward"
-        )
+    if unit == _MONTHS or (index.tz is not None and count * _UNIT_MICROS[unit] % _UNIT_MICROS["d"] == 0):
+        length = pd.DateOffset(months=count) if unit == _MONTHS else pd.Timedelta(count * _UNIT_MICROS[unit], "us")
+        closes = index.tz_localize(None) + length
+        if index.tz is not None:
+            closes = closes.tz_localize(index.tz, ambiguous=True, nonexistent="shift_forward")
         ends = to_micros(closes)
     else:
-        ends = stamps + seconds * 1_000_000
+        ends = stamps + count * _UNIT_MICROS[unit]
     early = np.flatnonzero(ends[:-1] > stamps[1:])
     if len(early):
         row = int(early[0]) + 1
         gap = timedelta(microseconds=int(stamps[row] - stamps[row - 1]))
         raise DataError(
             f"bar {row} ({index[row]}) begins {gap} after the bar before it, but timeframe is {timeframe!r}. "
-            "Bars may not be closer together than their timeframe; pass the true timeframe=, or resample."
+            "Bars may not be closer together than their timeframe: pass the true timeframe=, resample, drop an unfinished "
+            "last bar, or give days of a market with clock changes their time zone (tz_convert)."
         )
     return ends
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import re
 import subprocess
 import uuid
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import cast
 
+import numpy as np
 import orjson
+import pandas as pd
 
 _RUN_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "qml_plugin/run")
 _LIBRARIES = (
@@ -27,10 +31,11 @@ _LIBRARIES = (
     "backtesting",
 )
 _GIT_TIMEOUT_S = 5.0
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def canonical_json(value: object) -> bytes:
-    """JSON with sorted keys; anything that JSON lacks is written as its ``repr``."""
+    """JSON with sorted keys, of values that `plain` has made plain."""
     return orjson.dumps(
         value, default=repr, option=orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
     )
@@ -42,7 +47,7 @@ def run_id(*identity: object) -> str:
     >>> run_id("SmaCross", {"fast": 10, "slow": 30}) == run_id("SmaCross", {"slow": 30, "fast": 10})
     True
     """
-    return str(uuid.uuid5(_RUN_NAMESPACE, hashlib.sha256(canonical_json(identity)).hexdigest()))
+    return str(uuid.uuid5(_RUN_NAMESPACE, hashlib.sha256(canonical_json(plain(identity))).hexdigest()))
 
 
 @cache
@@ -57,13 +62,70 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
+def plain(value: object) -> object:
+    """A value as JSON can hold it, the same text for the same value in every process.
+
+    Functions become their name and the hash of their code; anything else that JSON lacks becomes its ``repr`` without
+    memory addresses.
+
+    >>> plain({"when": (1, None), 2: 2**70})
+    {'when': [1, None], '2': '1180591620717411303424'}
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, float)):
+        return value
+    if isinstance(value, int):
+        return int(value) if -(2**63) <= value < 2**63 else str(value)
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {str(plain(key)): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted((plain(item) for item in value), key=repr)
+    if isinstance(value, FunctionType):
+        return f"{value.__qualname__}@{_function_sha256(value)}"
+    if isinstance(value, (np.ndarray, pd.DataFrame, pd.Series, pd.Index)):
+        return f"{type(value).__name__}@{_table_sha256(value)}"
+    return _ADDRESS.sub("", repr(value)).encode("utf-8", "backslashreplace").decode()
+
+
+def _function_sha256(function: FunctionType) -> str:
+    """Hash of what a function does: its code, its defaults and what it encloses."""
+    enclosed = [cell.cell_contents for cell in function.__closure__ or () if cell.cell_contents is not function]
+    parts = [_code_parts(function.__code__), function.__defaults__, function.__kwdefaults__, enclosed]
+    return hashlib.sha256(canonical_json(plain(parts))).hexdigest()
+
+
+def _code_parts(code: CodeType) -> list[object]:
+    constants = [_code_parts(item) if isinstance(item, CodeType) else item for item in code.co_consts]
+    return [code.co_code.hex(), code.co_names, constants]
+
+
+def _table_sha256(table: np.ndarray | pd.DataFrame | pd.Series | pd.Index) -> str:
+    values = np.asarray(table)
+    if values.dtype == object:
+        return hashlib.sha256(canonical_json(plain(values.tolist()))).hexdigest()
+    labels = [] if isinstance(table, np.ndarray) else [str(axis.tolist()) for axis in getattr(table, "axes", [table])]
+    header = canonical_json([values.dtype.str, values.shape, labels])
+    return hashlib.sha256(header + np.ascontiguousarray(values).tobytes()).hexdigest()
+
+
 @cache
-def source_sha256(cls: Hashable) -> str | None:
-    """Hash of the class's own source text, None where it has none (an interactive definition)."""
-    try:
-        return hashlib.sha256(inspect.getsource(cast(type, cls)).encode()).hexdigest()
-    except (OSError, TypeError):
-        return None
+def source_sha256(cls: Hashable) -> str:
+    """Hash of the code that makes a class what it is: its own and that of its bases outside installed libraries."""
+    digest = hashlib.sha256()
+    for base in cast(type, cls).__mro__:
+        if base is object or base.__module__.split(".")[0] in ("backtesting", "qml_plugin", "abc"):
+            continue
+        try:
+            digest.update(inspect.getsource(base).encode())
+        except (OSError, TypeError):  # an interactive definition
+            functions = (value for value in vars(base).values() if isinstance(value, FunctionType))
+            digest.update("".join(map(_function_sha256, functions)).encode())
+    return digest.hexdigest()
 
 
 @cache

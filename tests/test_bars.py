@@ -45,6 +45,16 @@ def test_naive_times_are_utc_unless_told_and_aware_times_are_converted(frame):
     assert aware.index.equals(local.index)
 
 
+def test_exact_names_win_over_other_columns_that_could_mean_the_same(frame):
+    crowded = frame.assign(vol=1.0, close=2.0, C=3.0, L=4.0)
+    pd.testing.assert_frame_equal(read_bars(crowded), read_bars(frame))
+
+
+def test_two_equally_good_columns_are_refused(frame):
+    with pytest.raises(DataError, match=r"columns 'CLOSE' and 'close' may both be Close"):
+        read_bars(frame.rename(columns={"Close": "CLOSE"}).assign(close=1.0))
+
+
 def test_missing_volume_is_nan_not_zero(frame):
     assert read_bars(frame.drop(columns="Volume"))["Volume"].isna().all()
 

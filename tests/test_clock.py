@@ -11,16 +11,32 @@ from qml_plugin.errors import DataError
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("1s", 1), ("15m", 900), ("1h", 3600), ("4H", 14400), ("1d", 86400), ("2w", 1209600)]
+    ("text", "seconds"), [("1s", 1), ("15m", 900), ("4H", 14400), ("2w", 1209600), ("5ms", 0.005), ("1mo", 2592000)]
 )
 def test_timeframes(text, seconds):
     assert clock.timeframe_seconds(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "h", "0h", "1.5h", "1mo", "-1h", None, 60])
+@pytest.mark.parametrize("text", ["", "h", "0h", "1.5h", "1y", "-1h", None, 60])
 def test_unknown_timeframes_are_refused(text):
     with pytest.raises(DataError, match=r"timeframe .* is not understood"):
-        clock.timeframe_seconds(text)
+        clock.parse_timeframe(text)
+
+
+@pytest.mark.parametrize("freq", ["MS", "ME", "QS", "QE", "YS"])
+def test_months_quarters_and_years_are_inferred_and_known_when_they_end(freq):
+    index = pd.date_range("2019-01-01", periods=12, freq=freq)
+    timeframe = clock.infer_timeframe(index)
+    assert timeframe == {"M": "1mo", "Q": "3mo", "Y": "12mo"}[freq[0]]
+    gap_days = (clock.to_micros(index[1:]) - clock.known_at(index, timeframe)[:-1]) / 86_400_000_000
+    assert gap_days.min() >= 0
+    assert gap_days.max() <= 3
+
+
+def test_milliseconds():
+    index = pd.date_range("2024-01-01", periods=5, freq="100ms")
+    assert clock.infer_timeframe(index) == "100ms"
+    assert clock.known_at(index, "100ms")[:-1].tolist() == clock.to_micros(index[1:]).tolist()
 
 
 def test_an_open_stamp_is_known_one_timeframe_later():

@@ -4,8 +4,8 @@ from qml_plugin.errors import MissingExtra
 
 try:
     from backtesting import Backtest, Strategy
-    from backtesting.backtesting import Trade
+    from backtesting.backtesting import Order, Trade, _Broker
 except ImportError as error:
     raise MissingExtra.for_module("backtesting", "backtesting") from error
 
-__all__ = ["Backtest", "Strategy", "Trade"]
+__all__ = ["Backtest", "Order", "Strategy", "Trade", "_Broker"]

@@ -1,8 +1,9 @@
 """backtesting.py: a mixin that registers, scores and gates the entries of any ``Strategy``.
 
-Importing this module wraps two things of the host, both without effect on strategies that do not use the mixin:
-``Backtest.run``, because no strategy hook fires after the last bar, and ``Trade.tag``, because the tag is the host's
-only link from an order to its trades. The tag that a strategy set is the tag that it reads.
+Importing this module wraps a few things of the host, without effect on strategies that do not use the mixin:
+``Backtest.run``, because no strategy hook fires after the last bar; ``Backtest.optimize``, so that all its runs see
+one snapshot of the registry; and the tags of orders and trades, because the tag is the host's only link from an order
+to its trades. The tag that a strategy set is the tag that it reads.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from typing import Any
 
 import pandas as pd
 
-from qml_plugin.adapters.backtesting_host import Backtest, Strategy, Trade
+from qml_plugin.adapters.backtesting_host import Backtest, Order, Strategy, Trade, _Broker
 from qml_plugin.adapters.order_tags import user_tag
-from qml_plugin.adapters.run_memory import Host, RunMemory, current_host
-from qml_plugin.errors import DataError
+from qml_plugin.adapters.run_memory import Host, RunMemory, current_host, known_patterns
+from qml_plugin.errors import DataError, QmlError
 from qml_plugin.records import BarrierRule
+from qml_plugin.registry import PatternRegistry
 
 _BUNDLED = ("EURUSD", "GOOG")
 
@@ -77,27 +79,48 @@ class PatternMixin:
     seed: int = 0
     bar_label: str = "open"
 
-    qml: RunMemory
-
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if issubclass(cls, Strategy) and cls.__mro__.index(PatternMixin) > cls.__mro__.index(Strategy):
+        order = cls.__mro__
+        if Strategy in order and order.index(PatternMixin) > order.index(Strategy):
             raise DataError(
                 f"{cls.__name__} puts Strategy before PatternMixin, so its entries would pass the memory by. "
                 f"Write: class {cls.__name__}(PatternMixin, Strategy)."
             )
+        for base in order[order.index(PatternMixin) + 1 :]:
+            if taken := sorted(_SETTINGS & vars(base).keys()):
+                raise DataError(
+                    f"{base.__name__}.{taken[0]} would be hidden by the setting of that name of PatternMixin in "
+                    f"{cls.__name__}. Rename it there, or set {taken[0]} on {cls.__name__} and remove it from {base.__name__}."
+                )
+        if "qml" in vars(cls):
+            raise DataError(f"{cls.__name__}.qml hides the memory of the run, which has that name. Rename it.")
 
     def __init__(self, broker: Any, data: Any, params: dict[str, Any]) -> None:
         super().__init__(broker, data, params)  # type: ignore[call-arg]
-        self.qml = RunMemory(self, broker, data.df, params)
+        self._qml = RunMemory(self, broker, data.df, params, _SETTINGS)
 
-    def buy(self, **order: Any) -> Any:
+    @property
+    def qml(self) -> RunMemory:
+        """The run's decisions and patterns."""
+        try:
+            return self._qml
+        except AttributeError:
+            raise QmlError(
+                f"{type(self).__name__} has no memory because PatternMixin.__init__ did not run. "
+                "Call super().__init__(broker, data, params) in __init__."
+            ) from None
+
+    def buy(self, *args: Any, **order: Any) -> Any:
         """`Strategy.buy` through the memory; returns the host's order, or a falsy `SkippedOrder`."""
-        return self.qml.enter(+1, super().buy, order)  # type: ignore[misc]
+        return self.qml.enter(+1, functools.partial(super().buy, *args), order)  # type: ignore[misc]
 
-    def sell(self, **order: Any) -> Any:
+    def sell(self, *args: Any, **order: Any) -> Any:
         """`Strategy.sell` through the memory; returns the host's order, or a falsy `SkippedOrder`."""
-        return self.qml.enter(-1, super().sell, order)  # type: ignore[misc]
+        return self.qml.enter(-1, functools.partial(super().sell, *args), order)  # type: ignore[misc]
+
+
+_SETTINGS = frozenset(name for name in vars(PatternMixin) if name[0] != "_" and name not in ("buy", "sell", "qml"))
 
 
 def bundled_data(name: str) -> pd.DataFrame:
@@ -120,6 +143,8 @@ def run_backtest(
 
 
 def _run_with_memory(original: Any) -> Any:
+    """`Backtest.run`, followed by the commit of what the strategy's memory holds."""
+
     @functools.wraps(original)
     def run(self: Any, **kwargs: Any) -> pd.Series:
         if not issubclass(self._strategy, PatternMixin):
@@ -128,9 +153,12 @@ def _run_with_memory(original: Any) -> Any:
         token = current_host.set(host)
         try:
             stats: pd.Series = original(self, **kwargs)
-        except Exception as error:
+        except BaseException as error:
             if host.memory is not None:
-                host.memory.finish(None, f"{type(error).__name__}: {error}")
+                try:
+                    host.memory.finish(None, f"{type(error).__name__}: {error}")
+                except QmlError as second:
+                    error.add_note(f"The run could not be recorded either: {second}")
             raise
         finally:
             current_host.reset(token)
@@ -140,5 +168,45 @@ def _run_with_memory(original: Any) -> Any:
     return run
 
 
-Backtest.run = _run_with_memory(Backtest.run)
-Trade.tag = property(lambda trade: user_tag(trade), doc=Trade.tag.__doc__)
+def _optimize_on_one_snapshot(original: Any) -> Any:
+    """`Backtest.optimize`, all of whose runs see the registry as it is now, and so do not influence one another."""
+
+    @functools.wraps(original)
+    def optimize(self: Any, **kwargs: Any) -> Any:
+        registry = kwargs.get("registry", getattr(self._strategy, "registry", None))
+        if not issubclass(self._strategy, PatternMixin) or not isinstance(registry, str):
+            return original(self, **kwargs)
+        self._qml_snapshot = known_patterns(PatternRegistry(registry))
+        try:
+            return original(self, **kwargs)
+        finally:
+            del self._qml_snapshot
+
+    return optimize
+
+
+def _while_filling(original: Any) -> Any:
+    """The broker's order processing, marked: there an order hands its whole tag on to the trade."""
+
+    @functools.wraps(original)
+    def process_orders(self: Any) -> None:
+        self._qml_is_filling = True
+        try:
+            original(self)
+        finally:
+            self._qml_is_filling = False
+
+    return process_orders
+
+
+def _order_tag(order: Any) -> object:
+    tag = order._Order__tag
+    return tag if getattr(order._Order__broker, "_qml_is_filling", False) else user_tag(tag)
+
+
+if not hasattr(Backtest.run, "__wrapped__"):  # importing again must not wrap again
+    Backtest.run = _run_with_memory(Backtest.run)
+    Backtest.optimize = _optimize_on_one_snapshot(Backtest.optimize)
+    _Broker._process_orders = _while_filling(_Broker._process_orders)
+    Order.tag = property(_order_tag, doc=Order.tag.__doc__)
+    Trade.tag = property(lambda trade: user_tag(trade._Trade__tag), doc=Trade.tag.__doc__)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qml_plugin.adapters.backtesting_host import Strategy
@@ -10,7 +10,7 @@ from qml_plugin.records import Decision
 
 
 class EntryTag:
-    """The pattern id on an order, beside the tag that the strategy gave it."""
+    """The pattern id on an order, beside the tag that the strategy gave it; shown as that tag."""
 
     __slots__ = ("pattern_id", "user_tag")
 
@@ -18,46 +18,56 @@ class EntryTag:
         self.pattern_id = pattern_id
         self.user_tag = user_tag
 
-    def __eq__(self, other: object) -> bool:
-        return bool(self.user_tag == (other.user_tag if isinstance(other, EntryTag) else other))
-
-    def __hash__(self) -> int:
-        return hash(self.user_tag)
-
-    def __bool__(self) -> bool:
-        return bool(self.user_tag)
-
     def __repr__(self) -> str:
         return repr(self.user_tag)
 
+    def __str__(self) -> str:
+        return str(self.user_tag)
+
 
 class SkippedOrder:
-    """What ``buy`` and ``sell`` return for an entry that the gate skipped: falsy, and safe to cancel."""
+    """What ``buy`` and ``sell`` return for an entry that the gate skipped: falsy, with the attributes of an order.
 
-    __slots__ = ("decision", "limit", "size", "sl", "stop", "tag", "tp")
+    ``closers`` are the orders that carry out the part of it that closes a position; `cancel` cancels those that wait.
+    """
 
-    def __init__(self, decision: Decision, side: int, order: Mapping[str, Any]) -> None:
+    is_contingent = False
+    parent_trade = None
+
+    def __init__(self, decision: Decision, side: int, order: Mapping[str, Any], closers: Sequence[Any] = ()) -> None:
         self.decision = decision
         self.size = side * float(order.get("size", Strategy._FULL_EQUITY))
         self.limit, self.stop = order.get("limit"), order.get("stop")
         self.sl, self.tp, self.tag = order.get("sl"), order.get("tp"), order.get("tag")
+        self.closers = tuple(closers)
+
+    @property
+    def is_long(self) -> bool:
+        return self.size > 0
+
+    @property
+    def is_short(self) -> bool:
+        return self.size < 0
 
     def __bool__(self) -> bool:
         return False
 
     def cancel(self) -> None:
-        """Do nothing: there is no order."""
+        """Cancel the closing part that still waits, if any."""
+        for order in self.closers:
+            if any(order is waiting for waiting in order._Order__broker.orders):
+                order.cancel()
 
     def __repr__(self) -> str:
         return f"<SkippedOrder size={self.size} reason={self.decision.reason!r}>"
 
 
-def raw_tag(trade: Any) -> object:
-    """The tag as stored on a trade: an `EntryTag` where the entry went through a memory."""
-    return trade._Trade__tag
+def pattern_id(trade: Any) -> str | None:
+    """Id of the pattern whose order opened `trade`, None where none did."""
+    tag = trade._Trade__tag
+    return tag.pattern_id if isinstance(tag, EntryTag) else None
 
 
-def user_tag(trade: Any) -> object:
-    """The tag that the strategy gave the order of `trade`."""
-    tag = raw_tag(trade)
+def user_tag(tag: object) -> object:
+    """The tag that the strategy gave."""
     return tag.user_tag if isinstance(tag, EntryTag) else tag

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Collection, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,16 +13,18 @@ import numpy as np
 import pandas as pd
 
 from qml_plugin import provenance
+from qml_plugin.adapters import closing
 from qml_plugin.adapters.backtesting_host import Strategy
-from qml_plugin.adapters.order_tags import EntryTag, SkippedOrder, raw_tag
+from qml_plugin.adapters.order_tags import EntryTag, SkippedOrder, pattern_id
 from qml_plugin.adapters.settings import Settings
-from qml_plugin.bars import PRICES, bars_from_frame
+from qml_plugin.bars import COLUMNS, PRICES, bars_from_frame
 from qml_plugin.clock import to_datetime
+from qml_plugin.errors import QmlError
 from qml_plugin.features import CATALOGUE, FEATURE_SET
 from qml_plugin.features.kernels import wilder_atr
 from qml_plugin.labels.outcomes import barriers_for
 from qml_plugin.memory import PatternMemory
-from qml_plugin.records import Decision, Entry, Pattern, Run, Setup
+from qml_plugin.records import Decision, Entry, KnownPatterns, Pattern, Run, Setup
 from qml_plugin.registry import PatternRegistry
 
 _METRICS = {
@@ -42,6 +45,11 @@ class Host:
     memory: RunMemory | None = None
 
 
+def known_patterns(registry: PatternRegistry) -> KnownPatterns:
+    """Everything of this version's features whose outcome is known."""
+    return registry.known_patterns(FEATURE_SET, [feature.name for feature in CATALOGUE])
+
+
 current_host: ContextVar[Host | None] = ContextVar("current_host", default=None)
 
 
@@ -52,34 +60,43 @@ class RunMemory:
     (`Decision` per entry) and ``table()`` (both as a DataFrame). Holds no database handle, so results pickle.
     """
 
-    def __init__(self, strategy: Any, broker: Any, frame: pd.DataFrame, params: Mapping[str, Any]) -> None:
+    def __init__(
+        self, strategy: Any, broker: Any, frame: pd.DataFrame, params: Mapping[str, Any], settings: Collection[str]
+    ) -> None:
         self._settings = Settings.of(strategy)
         self._strategy_name = type(strategy).__name__
         host = current_host.get()
         self._host = host
         self._px_unit = float(getattr(host.backtest, "_fractional_unit", 1.0)) if host else 1.0
         self._bars = bars_from_frame(
-            _unscaled(frame, self._px_unit),
+            _unscaled(frame[list(COLUMNS)], self._px_unit),
             symbol=self._settings.symbol or "UNKNOWN",
             timeframe=self._settings.timeframe,
             bar_label=self._settings.bar_label,
         )
         self._atr = wilder_atr(self._bars.high, self._bars.low, self._bars.close, 14)
         self._broker = broker
-        self._data = strategy.data
         self._strategy_cls: type = type(strategy)
-        self._params = _strategy_params(strategy, params)
+        self._params = _strategy_params(strategy, params, settings)
         self._started_at = _now()
         self._registry = None if self._settings.registry is None else PatternRegistry(self._settings.registry)
         known = None
         if self._registry is not None and self._settings.policy.mode != "record":
-            known = self._registry.known_patterns(FEATURE_SET, [feature.name for feature in CATALOGUE])
+            known = getattr(host.backtest, "_qml_snapshot", None) if host else None
+            if known is None:
+                known = known_patterns(self._registry)
         self._memory: PatternMemory | None = PatternMemory(self._bars, known, self._settings.policy)
         self.patterns: list[Pattern] = []
         self.returns: dict[str, float | None] = {}
         self.run: Run | None = None
         if host is not None:
             host.memory = self
+
+    @property
+    def _walk(self) -> PatternMemory:
+        if self._memory is None:
+            raise QmlError("this run is over: its memory takes no more entries. Run the backtest again.")
+        return self._memory
 
     @property
     def decisions(self) -> list[Decision]:
@@ -112,48 +129,57 @@ class RunMemory:
 
     def enter(self, side: int, place: Callable[..., Any], order: dict[str, Any]) -> Any:
         """Pass an order that only closes; register, decide and perhaps skip one that opens."""
-        assert self._memory is not None, "the run is over"
-        opposite = self._units_it_would_close(side)
-        if opposite and not self._broker._exclusive_orders and self._units(side, order) <= opposite:
+        broker, memory = self._broker, self._walk
+        if getattr(broker, "_i", None) is None:
+            warnings.warn(
+                "an order placed in init() is passed on but not registered: no bar has closed yet. Order in next().",
+                stacklevel=4,
+            )
+            return place(**order)
+        if closing.only_closes(broker, side, order):
             return place(**order)
         entry = self._entry(side, order)
-        decision = self._memory.decide(entry)
+        is_new = entry.pattern_id not in memory.decisions
+        decision = memory.decide(entry)
         if decision.is_taken:
-            user_tag = order.get("tag")
             try:
-                return place(**{**order, "tag": EntryTag(entry.pattern_id, user_tag)})
+                return place(**{**order, "tag": EntryTag(entry.pattern_id, order.get("tag"))})
             except BaseException:
-                self._memory.withdraw(entry.pattern_id)
+                if is_new:
+                    memory.withdraw(entry.pattern_id)
                 raise
-        if self._broker._exclusive_orders:
-            if self._settings.on_skip == "flat":
-                self._go_flat(side)
-        elif opposite:
-            self._close_instead(side, opposite, place, order)
-        return SkippedOrder(decision, side, order)
+        closers = []
+        if not broker._exclusive_orders:
+            closers = closing.close_against(broker, side, order)
+        elif self._settings.on_skip == "flat":
+            closing.go_flat(broker, side)
+        return SkippedOrder(decision, side, order, closers)
 
     def finish(self, stats: pd.Series | None, error: str | None = None) -> None:
         """Resolve what the bars resolve, join the trades, and commit the run in one transaction."""
-        memory = self._memory
-        assert memory is not None, "the run is already finished"
+        memory = self._walk
         self._final_decisions = memory.decisions
         self.patterns = memory.patterns()
         self.returns = self._trade_returns()
+        trades = (*self._broker.closed_trades, *self._broker.trades)
+        self._n_unregistered = sum(pattern_id(trade) is None for trade in trades)
         self.patterns = [replace(p, trade_return_frac=self.returns.get(p.pattern_id)) for p in self.patterns]
         self.run = self._run_record(stats, error)
         registry, self._registry = self._registry, None
-        self._memory = self._broker = self._data = self._host = None
+        self._memory = self._broker = self._host = None
         if registry is not None:
             registry.save_run(self.run, self.patterns, self.decisions, self.returns)
 
     def _entry(self, side: int, order: Mapping[str, Any]) -> Entry:
-        bar = len(self._data) - 1
+        bar = self._broker._i
         bars, unit = self._bars, self._px_unit
         setup = order.get("tag") if isinstance(order.get("tag"), Setup) else None
-        limit, trigger, stop, target = (
-            None if order.get(name) is None else float(order[name]) / unit for name in ("limit", "stop", "sl", "tp")
+        limit, trigger, stop, target = (  # the host takes 0 as absent
+            float(order[name]) / unit if order.get(name) else None for name in ("limit", "stop", "sl", "tp")
         )
         reference = limit or trigger or float(bars.close[bar])
+        if reference <= 0:  # never fills, but must not break the run
+            reference = float(bars.close[bar])
         rule = self._settings.barriers
         stop, target = barriers_for(side, reference, self._atr_at(bar), rule, stop, target)
         return Entry(
@@ -180,48 +206,18 @@ class RunMemory:
         atr = float(self._atr[bar])
         return atr if np.isfinite(atr) else float(np.mean(self._bars.high[: bar + 1] - self._bars.low[: bar + 1]))
 
-    def _units_it_would_close(self, side: int) -> int:
-        """Units of open trades that an order of this side would close before it opens anything."""
-        if self._broker._hedging and not self._broker._exclusive_orders:
-            return 0
-        return sum(abs(int(trade.size)) for trade in self._broker.trades if trade.size * side < 0)
-
-    def _units(self, side: int, order: Mapping[str, Any]) -> int:
-        """Units that the order asks for, a fraction of equity counted at the last close as the host will count it."""
-        size = float(order.get("size", Strategy._FULL_EQUITY))
-        if size >= 1:
-            return int(size)
-        broker = self._broker
-        return int(broker.margin_available * broker._leverage * size // broker._adjusted_price(side))
-
-    def _go_flat(self, side: int) -> None:
-        """Cancel the pending entries and close the trades that stand against a skipped order."""
-        for pending in [o for o in self._broker.orders if not o.is_contingent and o.size * side < 0]:
-            pending.cancel()
-        for trade in [t for t in self._broker.trades if t.size * side < 0]:
-            trade.close()
-
-    def _close_instead(self, side: int, opposite: int, place: Callable[..., Any], order: Mapping[str, Any]) -> None:
-        """Carry out the closing part of a skipped order that would have turned the position."""
-        if order.get("limit") is not None or order.get("stop") is not None:
-            place(size=opposite, limit=order.get("limit"), stop=order.get("stop"), tag=order.get("tag"))
-            return
-        for trade in [t for t in self._broker.trades if t.size * side < 0]:
-            trade.close()
-
     def _trade_returns(self) -> dict[str, float | None]:
         """Size-weighted return of each entry's trades after costs; None while a part of it is open."""
         cost: dict[str, float] = {}
         gain: dict[str, float] = {}
         for trade in self._broker.closed_trades:
-            tag = raw_tag(trade)
-            if isinstance(tag, EntryTag):
-                cost[tag.pattern_id] = cost.get(tag.pattern_id, 0.0) + abs(trade.size) * trade.entry_price
-                gain[tag.pattern_id] = gain.get(tag.pattern_id, 0.0) + trade.pl
-        open_ids = {tag.pattern_id for tag in map(raw_tag, self._broker.trades) if isinstance(tag, EntryTag)}
-        return {
-            key: None if key in open_ids else float(gain[key] / cost[key]) for key in [*cost, *(open_ids - set(cost))]
-        }
+            key = pattern_id(trade)
+            if key is not None:
+                cost[key] = cost.get(key, 0.0) + abs(trade.size) * trade.entry_price
+                gain[key] = gain.get(key, 0.0) + trade.pl
+        still_open = {key for key in map(pattern_id, self._broker.trades) if key is not None}
+        returns: dict[str, float | None] = {key: float(gain[key] / cost[key]) for key in cost}
+        return returns | dict.fromkeys(still_open)
 
     def _run_record(self, stats: pd.Series | None, error: str | None) -> Run:
         settings, bars = self._settings, self._bars
@@ -248,9 +244,9 @@ class RunMemory:
             versions={
                 **provenance.library_versions(),
                 "feature_set": FEATURE_SET,
-                "strategy_source": source or "unknown",
+                "strategy_source": source,
             },
-            metrics=_metrics(stats, self.decisions),
+            metrics=_metrics(stats, self.decisions) | {"n_unregistered_trades": self._n_unregistered},
             started_at=self._started_at,
             finished_at=_now(),
             git_hash=commit,
@@ -259,25 +255,27 @@ class RunMemory:
         )
 
 
-def _strategy_params(strategy: Any, given: Mapping[str, Any]) -> dict[str, object]:
-    """The strategy's own parameters: public plain class attributes, as they are in this run."""
+def _strategy_params(strategy: Any, given: Mapping[str, Any], settings: Collection[str]) -> dict[str, object]:
+    """The strategy's own parameters as they are in this run: public class attributes that are no methods."""
     own: dict[str, object] = {}
-    settings = {name for cls in type(strategy).__mro__ if cls.__name__ == "PatternMixin" for name in vars(cls)}
     for cls in reversed(type(strategy).__mro__):
-        if cls is object or issubclass(Strategy, cls) or cls.__name__ == "PatternMixin":
+        if cls is object or issubclass(Strategy, cls) or cls.__module__.startswith(("qml_plugin.", "backtesting.")):
             continue
-        for name in vars(cls):
-            value = getattr(strategy, name, None)
-            if not name.startswith("_") and name not in settings and isinstance(value, (bool, int, float, str)):
-                own[name] = value
-    return own | {name: value for name, value in given.items() if name not in settings}
+        for name, value in vars(cls).items():
+            if not name.startswith("_") and name not in settings and not _is_behaviour(value):
+                own[name] = getattr(strategy, name, None)
+    own |= {name: value for name, value in given.items() if name not in settings}
+    return {name: provenance.plain(value) for name, value in own.items()}
+
+
+def _is_behaviour(value: object) -> bool:
+    return callable(value) or isinstance(value, (property, staticmethod, classmethod))
 
 
 def _host_options(backtest: Any) -> dict[str, object]:
     options = {key: value for key, value in backtest._broker.keywords.items() if key != "index"}
-    if callable(options.get("commission")):
-        options["commission"] = getattr(options["commission"], "__qualname__", "callable")
-    return options | {"finalize_trades": backtest._finalize_trades, "host": type(backtest).__name__}
+    options |= {"finalize_trades": backtest._finalize_trades, "host": type(backtest).__name__}
+    return {name: provenance.plain(value) for name, value in options.items()}
 
 
 def _metrics(stats: pd.Series | None, decisions: list[Decision]) -> dict[str, object]:

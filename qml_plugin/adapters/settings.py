@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from qml_plugin.errors import DataError
+from qml_plugin.labels.outcomes import check_rule
 from qml_plugin.memory import Policy
 from qml_plugin.records import BarrierRule
 
@@ -40,6 +42,10 @@ class Settings:
                 f"{type(strategy).__name__}.symbol is {symbol!r}, but a registry tells markets apart by it. "
                 "Set symbol, such as symbol = 'EURUSD'."
             )
+        check_rule(strategy.barriers)
+        minimum = strategy.min_confidence
+        if isinstance(minimum, float) and math.isnan(minimum):  # how the host's optimizer hands None back
+            minimum = None
         return cls(
             symbol=symbol,
             timeframe=strategy.timeframe,
@@ -50,7 +56,7 @@ class Settings:
             policy=Policy(
                 mode=strategy.mode,
                 model=strategy.gate_model,
-                min_confidence=strategy.min_confidence,
+                min_confidence=minimum,
                 n_neighbours=strategy.n_neighbours,
                 seed=strategy.seed,
             ),

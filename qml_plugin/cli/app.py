@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -224,10 +224,12 @@ def _print_mapping(values: dict[str, Any], as_json: bool) -> None:
     if as_json:
         _say(json.dumps(values, default=str, indent=2))
         return
-    flat = []
+    _print_table(("what", "value"), list(_flat(values)))
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         if isinstance(value, dict):
-            flat += [(f"{key}.{inner}", item) for inner, item in value.items()]
+            yield from _flat(value, f"{prefix}{key}.")
         else:
-            flat.append((key, value))
-    _print_table(("what", "value"), flat)
+            yield f"{prefix}{key}", value

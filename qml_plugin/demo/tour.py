@@ -17,6 +17,7 @@ from qml_plugin.adapters.backtesting_py import bundled_data, run_backtest
 from qml_plugin.bars import bars_from_frame
 from qml_plugin.demo.cards import decision_card
 from qml_plugin.demo.synthetic import planted_edge_market
+from qml_plugin.errors import DataError
 from qml_plugin.memory import MODES
 from qml_plugin.provenance import library_versions
 from qml_plugin.records import Decision, Pattern
@@ -76,10 +77,17 @@ def run_demo(out: Path, *, on_step: Step = lambda done, total, text: None) -> De
 
     Raises
     ------
+    DataError
+        If `out` cannot be made or is no folder.
     RegistryError
         If a database in `out` cannot be used.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"the folder {out} cannot be made: {error}. Name a folder that exists or can be created."
+        ) from error
     plan = _plan()
     finished = []
     for done, (strategy, market, mode) in enumerate(plan):

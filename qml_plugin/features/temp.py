@@ -25,7 +25,7 @@ _NAMES = (
 
 def compute(s: Series, columns: Columns) -> dict[str, FloatArray]:
     """Columns of this category that need no entry."""
-    return dict(zip(_NAMES, _calendar(s.bars.opened_at, timeframe_seconds(s.bars.timeframe)), strict=True))
+    return dict(zip(_NAMES, _calendar(s.bars.opened_at, int(timeframe_seconds(s.bars.timeframe))), strict=True))
 
 
 @njit(cache=True)

@@ -21,12 +21,13 @@ class Requirements:
     """What past scores must show before the gate may skip an entry.
 
     ``min_labels`` counts effective labels (summed weights), ``min_per_class`` wins and losses each. ``level`` is the
-    one-sided error of the bootstrap bound of the R saved, over ``n_resamples`` resamples.
+    one-sided error of the bootstrap bound of the R saved, over ``n_resamples`` resamples; it is small because a run
+    asks again whenever its scores have grown by a fifth, and each look is a chance to err.
     """
 
     min_labels: float = 200.0
     min_per_class: int = 50
-    level: float = 0.10
+    level: float = 0.02
     n_resamples: int = 1000
 
 

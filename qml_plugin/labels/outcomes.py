@@ -17,6 +17,24 @@ _EXIT_REASONS = ("open", "stop", "target", "time")
 _LEAST_RISK = 1e-6
 
 
+def check_rule(rule: BarrierRule) -> None:
+    """Refuse a label rule under which nothing could be labelled.
+
+    Raises
+    ------
+    DataError
+        If a distance is not a positive finite number, or ``max_bars`` is not a whole number from 1 on.
+    """
+    if not isinstance(rule, BarrierRule):
+        raise DataError(f"barriers is {rule!r}. Use BarrierRule(stop_atr=..., target_atr=..., max_bars=...).")
+    for name in ("stop_atr", "target_atr"):
+        value = getattr(rule, name)
+        if not (isinstance(value, (int, float)) and 0 < value < float("inf")):
+            raise DataError(f"{name} of the label rule is {value!r}. It is a distance in ATR: use a positive number.")
+    if not (isinstance(rule.max_bars, int) and rule.max_bars >= 1):
+        raise DataError(f"max_bars of the label rule is {rule.max_bars!r}. Use a whole number of bars from 1 on.")
+
+
 def barriers_for(
     side: int,
     reference_px: float,

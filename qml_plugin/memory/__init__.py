@@ -2,8 +2,8 @@
 
 A memory walks one series forwards. It is pure: no host, no database, no clock of its own. What it may know at an entry
 is what has resolved by then, from the registry's snapshot and from its own run, in one order (``resolved_at``, then
-``pattern_id``). Scalers, models and verdicts are functions of a prefix of that order, so a richer snapshot, a rerun
-or a longer series cannot change a decision that was already determined.
+``pattern_id``). Scalers, models and verdicts are functions of a prefix of that order, so nothing that resolves later,
+here or anywhere, can change a decision.
 """
 
 from qml_plugin.memory.policy import MODES, Policy

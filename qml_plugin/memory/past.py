@@ -19,9 +19,11 @@ from qml_plugin.retrieval import Scaler, VectorStore
 NEIGHBOUR_FEATURES = ("sim_win_share", "sim_mean_r", "sim_std_r", "sim_nearest_distance", "sim_mean_distance")
 
 _FIRST_EPOCH = 20
-_FIRST_MODEL = 60
+_FIRST_MODEL = 62  # a size of the schedule: 20, 24, 29, 35, 42, 51, 62
 _FEWEST_OF_A_CLASS = 10
 _EPOCH_GROWTH = 1.2
+# One order with a stop a hair away must not outweigh all others in a mean.
+_MOST_R = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class Past:
             decision = decisions.get(row.pattern_id)
             if math.isnan(row.confidence) and decision is not None and decision.confidence is not None:
                 row = replace(row, confidence=decision.confidence)
+            row = replace(row, r_multiple=min(max(row.r_multiple, -_MOST_R), _MOST_R))
             if not math.isnan(row.confidence):
                 self._scored.append(len(self._rows))
             self._rows.append(row)
@@ -84,7 +87,7 @@ class Past:
 
     def open_epoch(self, policy: Policy) -> None:
         """Refit scaler and model when the past has grown by a fifth; both see a prefix of the past only."""
-        size = _epoch_size(len(self))
+        size = schedule_size(len(self))
         if size == self._epoch_size:
             return
         self._epoch_size = size
@@ -195,7 +198,7 @@ class Past:
         return average_uniqueness(known_at, resolved_at, [row.group for row in rows])
 
 
-def _epoch_size(n_known: int) -> int:
+def schedule_size(n_known: int) -> int:
     """Largest size of the geometric schedule that `n_known` has reached; 0 before the first."""
     size, following = 0, _FIRST_EPOCH
     while following <= n_known:

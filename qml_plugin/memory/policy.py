@@ -8,6 +8,7 @@ from qml_plugin.errors import DataError
 from qml_plugin.gate import Requirements
 
 MODES = ("record", "shadow", "gate")
+MODELS = ("auto", "logistic", "xgboost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,12 @@ class Policy:
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise DataError(f"mode {self.mode!r} is unknown. Use one of {', '.join(map(repr, MODES))}.")
-        if self.min_confidence is not None and not 0 <= self.min_confidence <= 1:
-            raise DataError(f"min_confidence is {self.min_confidence}. It is a probability: use 0 to 1, or None.")
-        if self.n_neighbours < 1:
-            raise DataError(f"n_neighbours is {self.n_neighbours}. At least one neighbour is needed.")
+        if self.model not in MODELS:
+            raise DataError(f"gate model {self.model!r} is unknown. Use one of {', '.join(map(repr, MODELS))}.")
+        minimum = self.min_confidence
+        if minimum is not None and not (isinstance(minimum, (int, float)) and 0 <= minimum <= 1):
+            raise DataError(f"min_confidence is {minimum!r}. It is a probability: use 0 to 1, or None.")
+        if not (isinstance(self.n_neighbours, int) and self.n_neighbours >= 1):
+            raise DataError(f"n_neighbours is {self.n_neighbours!r}. It is a count: use a whole number from 1 on.")
+        if not (isinstance(self.seed, int) and 0 <= self.seed < 2**31):
+            raise DataError(f"seed is {self.seed!r}. Use a whole number from 0 to 2147483647.")

@@ -12,13 +12,12 @@ from qml_plugin.errors import FeatureMismatch, LookAheadError
 from qml_plugin.features import CATALOGUE, FEATURE_SET, entry_features, market_features
 from qml_plugin.gate import Verdict
 from qml_plugin.labels.outcomes import barrier_outcome, last_resolving_bar
-from qml_plugin.memory.past import NEIGHBOUR_FEATURES, Past, Resolved
+from qml_plugin.memory.past import NEIGHBOUR_FEATURES, Past, Resolved, schedule_size
 from qml_plugin.memory.policy import Policy
 from qml_plugin.records import Decision, Entry, FloatArray, KnownPatterns, Outcome, Pattern
 
 MODEL_INPUTS = (*(feature.name for feature in CATALOGUE), "entry_side", *NEIGHBOUR_FEATURES)
 
-_VERDICT_STEP = 10
 _N_CONTRIBUTIONS = 8
 
 
@@ -97,14 +96,17 @@ class PatternMemory:
             book.pop(pattern_id, None)
 
     def patterns(self) -> list[Pattern]:
-        """Every entry decided, in time order, with its barrier outcome where the bars resolve it."""
-        self._resolve_open(len(self.bars) - 1)
+        """Every entry decided, in time order, with its barrier outcome where the bars resolve it.
+
+        Reads the whole series, and leaves the walk as it is: later decisions do not change by looking.
+        """
+        last_bar = len(self.bars) - 1
         return [
             Pattern(
                 entry=entry,
                 features=features,
                 feature_set=FEATURE_SET,
-                outcome=self._outcomes.get(pattern_id),
+                outcome=self._outcomes.get(pattern_id) or barrier_outcome(entry, self.bars, through_bar=last_bar),
                 confidence=self.decisions[pattern_id].confidence,
             )
             for pattern_id, (entry, features) in self._entries.items()
@@ -180,9 +182,9 @@ class PatternMemory:
         )
 
     def _judge(self, threshold: float) -> Verdict:
-        """Verdict on the past scores, renewed with every tenth of them and with the threshold."""
+        """Verdict on the past scores, renewed when they have grown by a fifth: each look is a chance to err."""
         past = self._past
-        n_scored = past.n_scored // _VERDICT_STEP * _VERDICT_STEP
+        n_scored = schedule_size(past.n_scored)
         if self._verdict is None or (n_scored, threshold) != self._judged_at:
             self._verdict = past.judge(n_scored, threshold, self.policy)
             self._judged_at = (n_scored, threshold)

@@ -139,7 +139,8 @@ class PatternRegistry:
 
         A pattern already registered keeps all it has; only its empty columns are filled, so a label, an outcome, a
         score or a trade's result is never erased or overwritten, and saving again changes nothing. The run's row and
-        its decisions replace those of the same ``run_id``; a verdict given to the run stays.
+        its decisions replace those of the same ``run_id``; a verdict given to the run stays, and a run that was done is not
+        replaced by one that failed.
 
         Parameters
         ----------
@@ -168,6 +169,9 @@ class PatternRegistry:
         with self._database.write() as connection:
             if pattern_rows:
                 connection.execute(_fill(connection, list(pattern_rows[0])), pattern_rows)
+            found = connection.scalar(sa.select(experiments.c.status).where(experiments.c.run_id == run.run_id))
+            if found == "done" and run.status != "done":
+                return
             connection.execute(sa.delete(run_decisions).where(run_decisions.c.run_id == run.run_id))
             connection.execute(_replace(connection, list(row)), row)
             if choices:
