@@ -19,7 +19,7 @@ from qml_plugin.adapters.order_tags import EntryTag, SkippedOrder, pattern_id
 from qml_plugin.adapters.settings import Settings
 from qml_plugin.bars import COLUMNS, PRICES, bars_from_frame
 from qml_plugin.clock import to_datetime
-from qml_plugin.errors import QmlError
+from qml_plugin.errors import LookAheadError, QmlError
 from qml_plugin.features import CATALOGUE, FEATURE_SET
 from qml_plugin.features.kernels import wilder_atr
 from qml_plugin.labels.outcomes import barriers_for
@@ -86,6 +86,7 @@ class RunMemory:
             if known is None:
                 known = known_patterns(self._registry)
         self._memory: PatternMemory | None = PatternMemory(self._bars, known, self._settings.policy)
+        self._decisions = self._memory.decisions
         self.patterns: list[Pattern] = []
         self.returns: dict[str, float | None] = {}
         self.run: Run | None = None
@@ -103,12 +104,12 @@ class RunMemory:
         """Decisions so far, in time order."""
         return list(self._decisions.values())
 
-    @property
-    def _decisions(self) -> dict[str, Decision]:
-        return self._memory.decisions if self._memory is not None else self._final_decisions
-
     def table(self) -> pd.DataFrame:
         """One row per entry: when, which side, what was decided and why, and what became of it."""
+        if self._memory is not None:
+            raise LookAheadError(
+                "the table holds outcomes, so it is there after the run only. Read decisions until then."
+            )
         rows = [
             {
                 "pattern_id": pattern.pattern_id,
@@ -158,7 +159,6 @@ class RunMemory:
     def finish(self, stats: pd.Series | None, error: str | None = None) -> None:
         """Resolve what the bars resolve, join the trades, and commit the run in one transaction."""
         memory = self._walk
-        self._final_decisions = memory.decisions
         self.patterns = memory.patterns()
         self.returns = self._trade_returns()
         trades = (*self._broker.closed_trades, *self._broker.trades)

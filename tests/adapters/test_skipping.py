@@ -4,6 +4,7 @@ import pytest
 from backtesting import Backtest, Strategy
 
 from qml_plugin import PatternMemory, PatternMixin
+from qml_plugin.errors import LookAheadError
 from qml_plugin.records import Decision
 
 pytestmark = [
@@ -160,3 +161,12 @@ def test_the_first_bars_are_registered_with_what_is_known(goog):
     _, strategy = play(goog, scripted({2: lambda s: s.buy(size=3), 5: lambda s: s.sell(size=9)}))
     assert len(strategy.qml.patterns) == 2
     assert all(pattern.outcome is not None for pattern in strategy.qml.patterns)
+
+
+def test_outcomes_cannot_be_read_during_the_run(goog):
+    def look(strategy):
+        assert [decision.action for decision in strategy.qml.decisions] == ["abstain"]
+        with pytest.raises(LookAheadError, match="there after the run only"):
+            strategy.qml.table()
+
+    play(goog, scripted({20: lambda s: s.buy(size=3), 30: look}))
