@@ -11,6 +11,7 @@ import re
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -223,6 +224,7 @@ class Database:
             pool = StaticPool if self.path is None else NullPool
             self._engine = sa.create_engine("sqlite://", creator=self._connect, poolclass=pool)
             sa.event.listen(self._engine, "begin", _begin)
+            weakref.finalize(self, self._engine.dispose)  # closes a database in memory with its last user
         return self._engine
 
     def _connect(self) -> sqlite3.Connection:
