@@ -125,6 +125,8 @@ def bars_from_frame(frame: pd.DataFrame, *, symbol: str, timeframe: str | None =
 def _load(source: pd.DataFrame | str | Path) -> pd.DataFrame:
     if isinstance(source, pd.DataFrame):
         return source
+    if not isinstance(source, (str, Path)):
+        raise DataError(f"bars cannot be read from a {type(source).__name__}. Pass a DataFrame, or the path of a file.")
     path = Path(source)
     readers: dict[str, Callable[[Path], pd.DataFrame]] = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
     if path.suffix.lower() not in readers:
@@ -182,7 +184,8 @@ def _parse(stamps: pd.Series, where: str) -> pd.DatetimeIndex:
             f"{where} holds numbers such as {stamps.iloc[0]}, not times. Convert it first, for example pd.to_datetime(frame[column], unit='ms')."
         )
     try:
-        return pd.DatetimeIndex(pd.to_datetime(stamps, format="ISO8601"))
+        has_offsets = stamps.astype(str).str.contains(r"[+-]\d\d:?\d\d$|Z$").any()  # they may differ from row to row
+        return pd.DatetimeIndex(pd.to_datetime(stamps, format="ISO8601", utc=bool(has_offsets)))
     except (ValueError, TypeError) as error:
         raise DataError(
             f"{where} cannot be read as times: {error}. Use ISO 8601 stamps such as 2024-03-31 02:00."

@@ -139,6 +139,12 @@ def known_at(index: pd.DatetimeIndex, timeframe: str, bar_label: str = "open") -
         ends = to_micros(closes)
     else:
         ends = stamps + count * _UNIT_MICROS[unit]
+    shortest = int(np.diff(stamps[: _SPACINGS_READ + 1]).min(initial=np.iinfo(np.int64).max))
+    if len(stamps) > 2 and shortest > 1.5 * timeframe_seconds(timeframe) * 1_000_000:
+        raise DataError(
+            f"timeframe is {timeframe!r}, but no two of the first bars lie closer together than {timedelta(microseconds=shortest)}. "
+            "A bar would count as known long before its close; pass the true timeframe=."
+        )
     early = np.flatnonzero(ends[:-1] > stamps[1:])
     if len(early):
         row = int(early[0]) + 1

@@ -116,6 +116,18 @@ def test_unreadable_files(tmp_path, name, content, message):
         read_bars(path)
 
 
+def test_local_times_with_changing_offsets_are_read_from_a_file(frame, tmp_path):
+    local = frame.set_axis(pd.date_range("2024-03-09 12:00", periods=20, freq="h", tz="America/New_York"))
+    local.to_csv(tmp_path / "bars.csv")
+    assert read_bars(tmp_path / "bars.csv").index.equals(local.index.tz_convert("UTC"))
+
+
+@pytest.mark.parametrize("source", [None, [1, 2], 7])
+def test_what_is_no_table_is_refused(source):
+    with pytest.raises(DataError, match="bars cannot be read from a"):
+        read_bars(source)
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"nothing.csv cannot be read"):
         read_bars(tmp_path / "nothing.csv")

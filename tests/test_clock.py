@@ -68,6 +68,18 @@ def test_bars_closer_than_their_timeframe_are_refused():
         clock.known_at(index, "1h")
 
 
+@pytest.mark.parametrize(("freq", "timeframe"), [("4h", "15m"), ("D", "1h"), ("B", "4h")])
+def test_a_timeframe_that_would_make_bars_known_too_early_is_refused(freq, timeframe):
+    index = pd.date_range("2024-01-01", periods=30, freq=freq)
+    with pytest.raises(DataError, match=r"A bar would count as known long before its close"):
+        clock.known_at(index, timeframe)
+
+
+def test_missing_minutes_are_no_reason_to_refuse():
+    index = pd.date_range("2024-01-01", periods=300, freq="min")[np.random.default_rng(0).random(300) > 0.8]
+    assert len(clock.known_at(index, "1m")) == len(index)
+
+
 def test_unknown_bar_label():
     with pytest.raises(DataError, match="bar_label 'middle' is unknown"):
         clock.known_at(pd.date_range("2024", periods=2), "1d", "middle")

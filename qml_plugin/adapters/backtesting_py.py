@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from qml_plugin.adapters.backtesting_host import Backtest, Order, Strategy, Trade, _Broker
-from qml_plugin.adapters.order_tags import user_tag
+from qml_plugin.adapters.order_tags import EntryTag, user_tag
 from qml_plugin.adapters.run_memory import Host, RunMemory, current_host, known_patterns
 from qml_plugin.errors import DataError, QmlError
 from qml_plugin.records import BarrierRule
@@ -199,6 +199,19 @@ def _while_filling(original: Any) -> Any:
     return process_orders
 
 
+def _cancel_with_memory(original: Any) -> Any:
+    """`Order.cancel`, of which the memory is told: an entry that never fills has no outcome."""
+
+    @functools.wraps(original)
+    def cancel(self: Any) -> None:
+        original(self)
+        host, tag = current_host.get(), self._Order__tag
+        if host is not None and host.memory is not None and isinstance(tag, EntryTag) and self.parent_trade is None:
+            host.memory.cancelled(tag.pattern_id)
+
+    return cancel
+
+
 def _order_tag(order: Any) -> object:
     tag = order._Order__tag
     return tag if getattr(order._Order__broker, "_qml_is_filling", False) else user_tag(tag)
@@ -208,5 +221,6 @@ if not hasattr(Backtest.run, "__wrapped__"):  # importing again must not wrap ag
     Backtest.run = _run_with_memory(Backtest.run)
     Backtest.optimize = _optimize_on_one_snapshot(Backtest.optimize)
     _Broker._process_orders = _while_filling(_Broker._process_orders)
+    Order.cancel = _cancel_with_memory(Order.cancel)
     Order.tag = property(_order_tag, doc=Order.tag.__doc__)
     Trade.tag = property(lambda trade: user_tag(trade._Trade__tag), doc=Trade.tag.__doc__)

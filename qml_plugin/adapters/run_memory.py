@@ -9,7 +9,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from qml_plugin import provenance
@@ -21,8 +20,6 @@ from qml_plugin.bars import COLUMNS, PRICES, bars_from_frame
 from qml_plugin.clock import to_datetime
 from qml_plugin.errors import LookAheadError, QmlError
 from qml_plugin.features import CATALOGUE, FEATURE_SET
-from qml_plugin.features.kernels import wilder_atr
-from qml_plugin.labels.outcomes import barriers_for
 from qml_plugin.memory import PatternMemory
 from qml_plugin.records import Decision, Entry, KnownPatterns, Pattern, Run, Setup
 from qml_plugin.registry import PatternRegistry
@@ -31,10 +28,14 @@ _METRICS = {
     "Return [%]": ("return_frac", 0.01),
     "Buy & Hold Return [%]": ("buy_hold_return_frac", 0.01),
     "Max. Drawdown [%]": ("max_drawdown_frac", 0.01),
-    "Win Rate [%]": ("win_share", 0.01),
+    "Win Rate [%]": ("trade_win_share", 0.01),
     "Sharpe Ratio": ("sharpe_annual", 1.0),
     "# Trades": ("n_trades", 1.0),
 }
+_TABLE = [
+    "pattern_id", "detection_time", "side", "pattern_type", "action", "reason", "confidence", "model", "n_known",
+    "barrier_outcome", "exit_reason", "r_multiple", "trade_return_frac",
+]  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -74,7 +75,6 @@ class RunMemory:
             timeframe=self._settings.timeframe,
             bar_label=self._settings.bar_label,
         )
-        self._atr = wilder_atr(self._bars.high, self._bars.low, self._bars.close, 14)
         self._broker = broker
         self._strategy_cls: type = type(strategy)
         self._params = _strategy_params(strategy, params, settings)
@@ -110,23 +110,27 @@ class RunMemory:
             raise LookAheadError(
                 "the table holds outcomes, so it is there after the run only. Read decisions until then."
             )
-        rows = [
-            {
-                "pattern_id": pattern.pattern_id,
-                "detection_time": to_datetime(pattern.entry.detection_at),
-                "side": pattern.entry.side,
-                "pattern_type": pattern.entry.pattern_type,
-                "action": decision.action,
-                "reason": decision.reason,
-                "confidence": decision.confidence,
-                "n_known": decision.n_known,
-                "barrier_outcome": None if pattern.outcome is None else pattern.outcome.exit_reason,
-                "r_multiple": None if pattern.outcome is None else pattern.outcome.r_multiple,
-                "trade_return_frac": self.returns.get(pattern.pattern_id),
-            }
-            for pattern, decision in zip(self.patterns, self.decisions, strict=True)
-        ]
-        return pd.DataFrame(rows)
+        rows = []
+        for pattern, decision in zip(self.patterns, self.decisions, strict=True):
+            outcome = pattern.outcome
+            rows.append(
+                (
+                    pattern.pattern_id,
+                    to_datetime(pattern.entry.detection_at),
+                    pattern.entry.side,
+                    pattern.entry.pattern_type,
+                    decision.action,
+                    decision.reason,
+                    decision.confidence,
+                    decision.model,
+                    decision.n_known,
+                    None if outcome is None else "win" if outcome.is_win else "loss",
+                    None if outcome is None else outcome.exit_reason,
+                    None if outcome is None else outcome.r_multiple,
+                    self.returns.get(pattern.pattern_id),
+                )
+            )
+        return pd.DataFrame(rows, columns=_TABLE)
 
     def enter(self, side: int, place: Callable[..., Any], order: dict[str, Any]) -> Any:
         """Pass an order that only closes; register, decide and perhaps skip one that opens."""
@@ -156,6 +160,12 @@ class RunMemory:
             closing.go_flat(broker, side)
         return SkippedOrder(decision, side, order, closers)
 
+    def cancelled(self, pattern_id: str) -> None:
+        """Tell the memory that the order of an entry is gone, unless another order of the same entry waits on."""
+        waiting = {tag.pattern_id for o in self._broker.orders if isinstance(tag := o._Order__tag, EntryTag)}
+        if pattern_id not in waiting:
+            self._walk.cancel(pattern_id, self._broker._i)
+
     def finish(self, stats: pd.Series | None, error: str | None = None) -> None:
         """Resolve what the bars resolve, join the trades, and commit the run in one transaction."""
         memory = self._walk
@@ -168,43 +178,29 @@ class RunMemory:
         registry, self._registry = self._registry, None
         self._memory = self._broker = self._host = None
         if registry is not None:
-            registry.save_run(self.run, self.patterns, self.decisions, self.returns)
+            try:
+                registry.save_run(self.run, self.patterns, self.decisions, self.returns)
+            except QmlError as failure:
+                failure.add_note("The backtest itself ran to its end; only its record is missing. Run it again.")
+                raise
 
     def _entry(self, side: int, order: Mapping[str, Any]) -> Entry:
-        bar = self._broker._i
-        bars, unit = self._bars, self._px_unit
-        setup = order.get("tag") if isinstance(order.get("tag"), Setup) else None
+        tag, unit = order.get("tag"), self._px_unit
         limit, trigger, stop, target = (  # the host takes 0 as absent
             float(order[name]) / unit if order.get(name) else None for name in ("limit", "stop", "sl", "tp")
         )
-        reference = limit or trigger or float(bars.close[bar])
-        if reference <= 0:  # never fills, but must not break the run
-            reference = float(bars.close[bar])
-        rule = self._settings.barriers
-        stop, target = barriers_for(side, reference, self._atr_at(bar), rule, stop, target)
-        return Entry(
-            symbol=bars.symbol,
-            timeframe=bars.timeframe,
-            strategy=self._strategy_name,
-            pattern_type=setup.pattern_type if setup else "long_signal" if side > 0 else "short_signal",
-            side=side,
-            bar=bar,
-            detection_at=int(bars.opened_at[bar]),
-            known_at=int(bars.known_at[bar]),
-            reference_px=reference,
+        return self._walk.entry(
+            self._broker._i,
+            side,
             stop_px=stop,
             target_px=target,
-            rule=rule,
             limit_px=limit,
             trigger_px=trigger,
             fill="close" if self._broker._trade_on_close else "open",
-            setup=_rescaled(setup, unit) if setup else None,
+            strategy=self._strategy_name,
+            setup=_rescaled(tag, unit) if isinstance(tag, Setup) else None,
+            rule=self._settings.barriers,
         )
-
-    def _atr_at(self, bar: int) -> float:
-        """ATR(14), or the mean range so far while it warms up."""
-        atr = float(self._atr[bar])
-        return atr if np.isfinite(atr) else float(np.mean(self._bars.high[: bar + 1] - self._bars.low[: bar + 1]))
 
     def _trade_returns(self) -> dict[str, float | None]:
         """Size-weighted return of each entry's trades after costs; None while a part of it is open."""

@@ -12,6 +12,7 @@ from qml_plugin.memory import Policy
 from qml_plugin.records import BarrierRule
 
 ON_SKIP = ("flat", "hold")
+_LONGEST_SYMBOL = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,12 @@ class Settings:
             raise DataError(
                 f"{type(strategy).__name__}.symbol is {symbol!r}, but a registry tells markets apart by it. "
                 "Set symbol, such as symbol = 'EURUSD'."
+            )
+        if symbol is not None and not (
+            isinstance(symbol, str) and symbol.isprintable() and len(symbol) <= _LONGEST_SYMBOL
+        ):
+            raise DataError(
+                f"symbol {str(symbol)[:40]!r} is no name of a market. Use printable text of at most {_LONGEST_SYMBOL} characters."
             )
         check_rule(strategy.barriers)
         minimum = strategy.min_confidence

@@ -13,6 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from qml_plugin import __version__
+
 DEFAULT_DB = "sqlite:///results/experiments.db"
 
 app = typer.Typer(
@@ -33,9 +35,18 @@ Db = Annotated[str, typer.Option("--db", metavar="URL", help="Registry to read."
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
 ) -> None:
     """Options that every command takes."""
 
@@ -59,7 +70,8 @@ def demo(
         ("strategy", "data", "mode", "entries", "taken", "skipped", "abstained", "win share", "return", "Sharpe", "Brier skill"),
         (
             (
-                row.strategy, row.data, row.mode, row.n_entries, row.n_taken, row.n_skipped,
+                row.strategy, row.data, row.mode, row.n_entries, row.n_taken,
+                f"{row.n_skipped} (would {row.n_would_skip})" if row.n_would_skip else row.n_skipped,
                 f"{row.n_abstained} {row.main_reason or ''}".strip(), _percent(row.win_share), _percent(row.return_frac),
                 _number(row.sharpe_annual), _number(row.brier_skill, 3),
             )
@@ -68,8 +80,9 @@ def demo(
     )  # fmt: skip
     for finding in result.findings:
         _say(f"- {finding}")
-    _say(f"database  {result.database}")
+    _say(f"database  {result.database}   (synthetic: {Path(result.database).with_name('synthetic.db')})")
     _say(f"report    {result.page}")
+    _say(f"next      qml stats --db sqlite:///{result.database}")
 
 
 @app.command()
@@ -87,7 +100,10 @@ def similar(
     n: Annotated[int, typer.Option("-n", min=1, help="How many neighbours.")] = 10,
     as_json: AsJson = False,
 ) -> None:
-    """List the nearest past patterns whose outcome was known when PATTERN_ID was detected."""
+    """List the nearest past patterns whose outcome was known when PATTERN_ID was detected.
+
+    Computed now, with one scaling of all that was known then; what a run saw is in its `run_decisions`.
+    """
     import numpy as np
 
     from qml_plugin.clock import from_datetime

@@ -22,6 +22,7 @@ from qml_plugin.memory import MODES
 from qml_plugin.provenance import library_versions
 from qml_plugin.records import Decision, Pattern
 from qml_plugin.report.page import write_page
+from qml_plugin.report.reliability import FEWEST_SCORES
 from qml_plugin.report.views import DecisionCard, DemoPage, EquityView, ReliabilityView, RunRow
 from qml_plugin.report.words import percent, reason
 from qml_plugin.stats.calibration import brier_skill
@@ -153,7 +154,8 @@ def _row(
         win_share=float(np.mean([outcome.is_win for outcome in outcomes])) if outcomes else None,
         return_frac=float(stats["Return [%]"]) / 100,
         sharpe_annual=sharpe if np.isfinite(sharpe) else None,
-        brier_skill=brier_skill(*scored) if len(scored[0]) else None,
+        n_would_skip=sum(decision.reason.startswith("would_skip") for decision in decisions),
+        brier_skill=brier_skill(*scored) if len(scored[0]) >= FEWEST_SCORES else None,
         is_synthetic=market.is_synthetic,
     )
 

@@ -150,6 +150,29 @@ def barrier_outcome(entry: Entry, bars: Bars, *, through_bar: int) -> Outcome | 
     )
 
 
+def fill_bar(entry: Entry, bars: Bars, *, through_bar: int) -> int | None:
+    """Bar at which the entry's order fills, None if the bars up to `through_bar` do not reach it.
+
+    Point in time
+    -------------
+    Reads bars[: through_bar + 1].
+    """
+    bar, _ = _fill(
+        bars.open,
+        bars.high,
+        bars.low,
+        bars.close,
+        min(through_bar + 1, len(bars)),
+        entry.bar,
+        entry.side,
+        np.nan if entry.limit_px is None else entry.limit_px,
+        np.nan if entry.trigger_px is None else entry.trigger_px,
+        entry.fill == "close",
+        entry.rule.max_bars,
+    )
+    return bar if bar >= 0 else None
+
+
 def last_resolving_bar(entry: Entry) -> int:
     """Last bar at which the entry can still resolve; after it an open entry was never filled."""
     return entry.bar + 2 * entry.rule.max_bars

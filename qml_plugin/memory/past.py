@@ -116,7 +116,7 @@ class Past:
     def why_no_model(self) -> str:
         """Reason to abstain while nothing has been fitted."""
         if self._epoch_size < _FIRST_MODEL:
-            return f"few_labels: {len(self)} of {_FIRST_MODEL} resolved"
+            return f"warming_up: {len(self)} of {_FIRST_MODEL} outcomes known"
         return f"one_class: fewer than {_FEWEST_OF_A_CLASS} wins or losses of {self._epoch_size}"
 
     def base_rate(self) -> float:

@@ -8,13 +8,14 @@ import numpy as np
 
 from qml_plugin.bars import Bars
 from qml_plugin.clock import isoformat
-from qml_plugin.errors import FeatureMismatch, LookAheadError
+from qml_plugin.errors import DataError, FeatureMismatch, LookAheadError
 from qml_plugin.features import CATALOGUE, FEATURE_SET, entry_features, market_features
+from qml_plugin.features.kernels import wilder_atr
 from qml_plugin.gate import Verdict
-from qml_plugin.labels.outcomes import barrier_outcome, last_resolving_bar
+from qml_plugin.labels.outcomes import barrier_outcome, barriers_for, fill_bar, last_resolving_bar
 from qml_plugin.memory.past import NEIGHBOUR_FEATURES, Past, Resolved, schedule_size
 from qml_plugin.memory.policy import Policy
-from qml_plugin.records import Decision, Entry, FloatArray, KnownPatterns, Outcome, Pattern
+from qml_plugin.records import BarrierRule, Decision, Entry, FloatArray, KnownPatterns, Outcome, Pattern, Setup
 
 MODEL_INPUTS = (*(feature.name for feature in CATALOGUE), "entry_side", *NEIGHBOUR_FEATURES)
 
@@ -43,6 +44,11 @@ class PatternMemory:
     """
 
     def __init__(self, bars: Bars, known: KnownPatterns | None = None, policy: Policy | None = None) -> None:
+        if not isinstance(bars, Bars):
+            raise DataError(
+                f"a memory walks over Bars, not over a {type(bars).__name__}. "
+                "Use qml_plugin.bars.bars_from_frame(frame, symbol=..., timeframe=...)."
+            )
         known = known if known is not None else KnownPatterns.empty(FEATURE_SET, len(CATALOGUE))
         if known.feature_set != FEATURE_SET:
             raise FeatureMismatch(
@@ -55,11 +61,91 @@ class PatternMemory:
         self._entries: dict[str, tuple[Entry, FloatArray]] = {}
         self._open: dict[str, Entry] = {}
         self._outcomes: dict[str, Outcome] = {}
+        self._cancelled: set[str] = set()
         self._market: FloatArray | None = None
+        self._atr: FloatArray | None = None
         self._past = Past(known)
         self._judged_at = (-1, math.nan)
         self._verdict: Verdict | None = None
         self._as_of = np.iinfo(np.int64).min
+
+    def entry(
+        self,
+        bar: int,
+        side: int,
+        *,
+        stop_px: float | None = None,
+        target_px: float | None = None,
+        limit_px: float | None = None,
+        trigger_px: float | None = None,
+        fill: str = "open",
+        strategy: str = "",
+        setup: Setup | None = None,
+        rule: BarrierRule | None = None,
+    ) -> Entry:
+        """An entry at the close of `bar` of this series, with its times and the barriers that it lacks filled in.
+
+        Parameters
+        ----------
+        bar : int
+            Decision bar, 0 the first.
+        side : {+1, -1}
+        stop_px, target_px : float, optional, price units
+            Barriers of the order; a missing one comes from `rule`.
+        limit_px, trigger_px : float, optional, price units
+            Of a pending order.
+        fill : {"open", "close"}, default="open"
+            Where a market order fills: at the next open or at this close.
+        strategy : str
+        setup : Setup, optional
+            Names the pattern and brings its geometry.
+        rule : BarrierRule, optional
+
+        Returns
+        -------
+        Entry
+
+        Point in time
+        -------------
+        Reads bars up to `bar`.
+
+        Raises
+        ------
+        DataError
+            If `bar` lies outside the series, or `side` or `fill` is unknown.
+        """
+        bars, rule = self.bars, rule or BarrierRule()
+        if not 0 <= bar < len(bars):
+            raise DataError(
+                f"entry at bar {bar} lies outside the {len(bars)} bars of {bars.symbol}. Bars count from 0."
+            )
+        if side not in (+1, -1) or fill not in ("open", "close"):
+            raise DataError(
+                f"side {side!r} with fill {fill!r} is no entry. Use side +1 or -1, and fill 'open' or 'close'."
+            )
+        close = float(bars.close[bar])
+        reference = limit_px or trigger_px or close
+        if not reference > 0:  # such an order never fills, but it must not break a run
+            reference = close
+        stop, target = barriers_for(side, reference, self._atr_at(bar), rule, stop_px, target_px)
+        return Entry(
+            symbol=bars.symbol,
+            timeframe=bars.timeframe,
+            strategy=strategy,
+            pattern_type=setup.pattern_type if setup else "long_signal" if side > 0 else "short_signal",
+            side=side,
+            bar=bar,
+            detection_at=int(bars.opened_at[bar]),
+            known_at=int(bars.known_at[bar]),
+            reference_px=reference,
+            stop_px=stop,
+            target_px=target,
+            rule=rule,
+            limit_px=limit_px,
+            trigger_px=trigger_px,
+            fill=fill,
+            setup=setup,
+        )
 
     def decide(self, entry: Entry) -> Decision:
         """What to do with an entry, from what is known at its ``known_at``.
@@ -68,9 +154,12 @@ class PatternMemory:
 
         Raises
         ------
+        DataError
+            If `entry` is not of this series; `entry` makes one that is.
         LookAheadError
             If `entry` is older than one already decided: the memory has moved on and would know too much.
         """
+        self._refuse_foreign(entry)
         if entry.pattern_id in self.decisions:
             return self.decisions[entry.pattern_id]
         if entry.known_at < self._as_of:
@@ -95,6 +184,13 @@ class PatternMemory:
         for book in (self.decisions, self._entries, self._open):
             book.pop(pattern_id, None)
 
+    def cancel(self, pattern_id: str, bar: int) -> None:
+        """The order of an entry was cancelled at the close of `bar`: one that had not filled gets no outcome."""
+        entry = self._open.get(pattern_id)
+        if entry is not None and fill_bar(entry, self.bars, through_bar=bar) is None:
+            del self._open[pattern_id]
+            self._cancelled.add(pattern_id)
+
     def patterns(self) -> list[Pattern]:
         """Every entry decided, in time order, with its barrier outcome where the bars resolve it.
 
@@ -106,11 +202,31 @@ class PatternMemory:
                 entry=entry,
                 features=features,
                 feature_set=FEATURE_SET,
-                outcome=self._outcomes.get(pattern_id) or barrier_outcome(entry, self.bars, through_bar=last_bar),
+                outcome=self._outcomes.get(pattern_id) or self._outcome_by(entry, last_bar),
                 confidence=self.decisions[pattern_id].confidence,
             )
             for pattern_id, (entry, features) in self._entries.items()
         ]
+
+    def _refuse_foreign(self, entry: Entry) -> None:
+        bars = self.bars
+        is_inside = 0 <= entry.bar < len(bars)
+        if not is_inside or entry.known_at != bars.known_at[entry.bar] or entry.symbol != bars.symbol:
+            raise DataError(
+                f"the entry of {entry.symbol} at bar {entry.bar}, known at {isoformat(entry.known_at)}, is not of the "
+                f"{len(bars)} bars of {bars.symbol} {bars.timeframe} that this memory walks. Make entries with memory.entry()."
+            )
+
+    def _atr_at(self, bar: int) -> float:
+        """ATR(14), or the mean range so far while it warms up."""
+        bars = self.bars
+        if self._atr is None:
+            self._atr = wilder_atr(bars.high, bars.low, bars.close, 14)
+        atr = float(self._atr[bar])
+        return atr if math.isfinite(atr) else float(np.mean(bars.high[: bar + 1] - bars.low[: bar + 1]))
+
+    def _outcome_by(self, entry: Entry, bar: int) -> Outcome | None:
+        return None if entry.pattern_id in self._cancelled else barrier_outcome(entry, self.bars, through_bar=bar)
 
     def _features(self, entry: Entry) -> FloatArray:
         if self._market is None:

@@ -265,7 +265,7 @@ class Database:
                 f"{self.name} was locked by another process for longer than busy_timeout_s={self.busy_timeout_s:g}. "
                 "Nothing was written; try again, or raise the timeout."
             )
-        if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT) or "Could not decode to UTF-8" in str(error):
             return RegistryCorrupt(
                 f"{self.name} is damaged or not an SQLite database: {error}. Restore a copy (an upgrade leaves one "
                 f"beside it, named {Path(self.name).name}.bak-<revision>), or move the file away to begin a new one."

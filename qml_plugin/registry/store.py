@@ -212,7 +212,7 @@ class PatternRegistry:
         -------
         dict
             ``n_patterns``; ``symbols``, ``timeframes``, ``pattern_types`` and ``strategies`` (counts by value);
-            ``labels`` (counts by hand-given label); ``n_resolved`` and ``n_open``; ``win_share`` (wins among known
+            ``labels`` (counts by hand-given label); ``n_resolved`` and ``n_open``; ``barrier_win_share`` (wins among known
             results, 0..1, None if there is none); ``first_detection`` and ``last_detection`` (naive UTC, None if
             empty); ``n_runs``; ``runs`` (counts by status); ``last_run`` (as in `get_runs`, None if there is none).
         """
@@ -237,7 +237,7 @@ class PatternRegistry:
                 "labels": _counts(connection, _PATTERNS.user_label, _PATTERNS.user_label.is_not(None)),
                 "n_resolved": resolved,
                 "n_open": total - resolved,
-                "win_share": results.get("win", 0) / n_known if n_known else None,
+                "barrier_win_share": results.get("win", 0) / n_known if n_known else None,
                 "first_detection": first,
                 "last_detection": last,
                 "n_runs": sum(runs.values()),

@@ -14,6 +14,7 @@ from qml_plugin.records import FloatArray, IntArray
 class RunRow:
     """One run in the summary table; None where a figure does not exist.
 
+    ``n_would_skip`` counts entries that were taken although the gate would have skipped them (shadow).
     ``win_share`` is over resolved barrier outcomes of all entries. ``brier_skill`` compares the confidences with the
     base rate known at each moment; above 0 is skill.
     """
@@ -31,6 +32,7 @@ class RunRow:
     sharpe_annual: float | None
     brier_skill: float | None
     is_synthetic: bool
+    n_would_skip: int = 0
 
 
 @dataclass(frozen=True, slots=True)

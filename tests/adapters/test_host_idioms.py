@@ -338,3 +338,42 @@ def test_the_cells_of_a_search_do_not_influence_one_another(tmp_path):
     assert together == reversed_
     assert together == sorted(five + four, key=lambda row: (row[0], row[2]))
     assert sum(row[4] is not None for row in together) > 50
+
+
+class Breakout(PatternMixin, Strategy):
+    """Cancels and places its stop entries anew on every bar."""
+
+    symbol = "GOOG"
+
+    def init(self): ...
+
+    def next(self):
+        for order in self.orders:
+            if not order.is_contingent:
+                order.cancel()
+        if len(self.data) > 20 and not self.position:
+            high, low = self.data.High[-20:].max(), self.data.Low[-20:].min()
+            self.buy(size=0.5, stop=high * 1.001, sl=high * 0.98, tp=high * 1.03)
+            self.sell(size=0.5, stop=low * 0.999, sl=low * 1.02, tp=low * 0.97)
+
+
+def test_an_order_cancelled_before_its_fill_has_no_outcome(goog):
+    memory = Backtest(goog.iloc[:600], Breakout, cash=100_000, finalize_trades=True).run()["_strategy"].qml
+    table = memory.table()
+    cancelled = table[table["trade_return_frac"].isna()]
+    assert len(cancelled) > 100
+    assert cancelled["r_multiple"].isna().all()
+    assert table.loc[table["trade_return_frac"].notna(), "r_multiple"].notna().all()
+    assert memory.decisions[-1].n_known < len(table) / 3
+
+
+def test_a_run_without_entries_has_an_empty_table_with_its_columns(goog):
+    table = Backtest(goog.iloc[:40], scripted({}), cash=100_000).run()["_strategy"].qml.table()
+    assert len(table) == 0
+    assert {"detection_time", "side", "action", "reason", "confidence", "r_multiple"} <= set(table.columns)
+
+
+@pytest.mark.parametrize("symbol", ["x" * 101, "line\nbreak", 7, "\x00"])
+def test_a_symbol_that_is_no_name_is_refused(goog, symbol):
+    with pytest.raises(DataError, match="is no name of a market"):
+        Backtest(goog.iloc[:40], scripted({}), cash=100_000).run(symbol=symbol)

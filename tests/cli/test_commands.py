@@ -18,7 +18,7 @@ from qml_plugin.features import CATALOGUE
 from tests.registry.registry_samples import execute
 
 QML = Path(sys.executable).with_name("qml")
-PUBLIC_KEYS = {"n_patterns", "symbols", "n_resolved", "win_share", "n_runs", "last_run"}
+PUBLIC_KEYS = {"n_patterns", "symbols", "n_resolved", "barrier_win_share", "n_runs", "last_run"}
 
 
 def commands(command=None, path=()):
@@ -166,7 +166,7 @@ def test_stats_count_what_the_run_left(qml, url, database):
         database, "SELECT sum(barrier_outcome = 'win'), count(resolved_at) FROM ml_pattern_registry"
     )
     assert told["n_resolved"] == n_resolved
-    assert told["win_share"] == pytest.approx(n_wins / n_resolved)
+    assert told["barrier_win_share"] == pytest.approx(n_wins / n_resolved)
 
 
 def test_the_database_may_come_from_the_environment(qml, url, monkeypatch):
@@ -264,7 +264,7 @@ def test_migrate_makes_a_database_and_then_has_nothing_to_do(qml, tmp_path):
     assert path.exists()
     assert qml("db", "migrate", "--db", f"sqlite:///{path}") == (0, "already at the current schema version\n", "")
     told = strict(qml("stats", "--db", f"sqlite:///{path}", "--json")[1])
-    assert (told["n_patterns"], told["win_share"], told["last_run"]) == (0, None, None)
+    assert (told["n_patterns"], told["barrier_win_share"], told["last_run"]) == (0, None, None)
     assert qml("stats", "--db", f"sqlite:///{path}")[0] == 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from qml_plugin.errors import DataError, FeatureMismatch, LookAheadError
@@ -218,7 +219,7 @@ def test_a_pattern_ignored_by_hand_is_never_known(hourly, hourly_entries, first_
 def test_few_labels_are_named(hourly):
     entry = make_entry(hourly, 400)
     decision = walk(hourly, [entry], noise(30, known_until=entry.known_at)).decide(entry)
-    assert (decision.action, decision.reason) == ("abstain", "few_labels: 30 of 62 resolved")
+    assert (decision.action, decision.reason) == ("abstain", "warming_up: 30 of 62 outcomes known")
     assert len(decision.neighbours) == 10, "neighbours are shown before a model can speak"
     assert walk(hourly, [entry]).decide(entry).neighbours == ()
 
@@ -227,7 +228,7 @@ def test_few_labels_are_named(hourly):
 def test_few_labels_are_fewer_than_needed(hourly, n_known):
     entry = make_entry(hourly, 400)
     decision = walk(hourly, [entry], noise(n_known, known_until=entry.known_at)).decide(entry)
-    if decision.reason.startswith("few_labels"):
+    if decision.reason.startswith("warming_up"):
         seen, needed = (int(word) for word in decision.reason.split() if word.isdigit())
         assert seen < needed
 
@@ -321,3 +322,32 @@ def test_n_neighbours_is_obeyed(hourly, hourly_entries):
     for decision in decisions(memory):
         distances = [neighbour.distance for neighbour in decision.neighbours]
         assert distances == sorted(distances)
+
+
+def test_a_memory_makes_the_entries_of_its_series(hourly):
+    memory = PatternMemory(hourly)
+    entry = memory.entry(400, -1, stop_px=hourly.close[400] * 1.01)
+    assert (entry.known_at, entry.symbol, entry.bar) == (hourly.known_at[400], hourly.symbol, 400)
+    assert entry.target_px < entry.reference_px < entry.stop_px
+    assert memory.decide(entry).action == "abstain"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"bar": -1, "side": 1}, {"bar": 10**6, "side": 1}, {"bar": 5, "side": 0}, {"bar": 5, "side": 1, "fill": "x"}],
+)
+def test_an_impossible_entry_is_refused(hourly, arguments):
+    with pytest.raises(DataError, match=r"lies outside the|is no entry"):
+        PatternMemory(hourly).entry(**arguments)
+
+
+def test_an_entry_of_another_series_is_refused(hourly):
+    entry = PatternMemory(hourly).entry(400, 1)
+    for change in ({"known_at": entry.known_at + 1}, {"bar": 10**6}, {"symbol": "OTHER"}):
+        with pytest.raises(DataError, match=r"is not of the .* bars of .* that this memory walks"):
+            PatternMemory(hourly).decide(replace(entry, **change))
+
+
+def test_a_frame_is_no_series():
+    with pytest.raises(DataError, match=r"a memory walks over Bars, not over a DataFrame"):
+        PatternMemory(pd.DataFrame())

@@ -217,7 +217,7 @@ class Twin:
         found = self.nearest(scaler, rows, features, entry.side, entry.known_at) if scaler else []
         expected = {"n_known": len(rows), "neighbours": found, "confidence": None, "model": None}
         if model is None:
-            expected |= {"action": "abstain", "code": "few_labels" if schedule(len(rows)) < 60 else "one_class"}
+            expected |= {"action": "abstain", "code": "warming_up" if schedule(len(rows)) < 60 else "one_class"}
         else:
             confidence = float(model.predict(self.inputs(features, entry.side, found)[None])[0])
             threshold = self.policy.min_confidence if self.policy.min_confidence is not None else break_even

@@ -229,7 +229,7 @@ def test_statistics_count(registry, path):
         "labels": {"ignore": 1},
         "n_resolved": 3,
         "n_open": 1,
-        "win_share": 0.5,
+        "barrier_win_share": 0.5,
         "first_detection": datetime(2020, 9, 13, 12, 26, 40),
         "last_detection": datetime(2020, 9, 13, 21, 26, 40),
         "n_runs": 2,
@@ -240,7 +240,7 @@ def test_statistics_count(registry, path):
 def test_an_empty_registry_has_statistics(registry):
     statistics = registry.get_statistics()
     assert statistics["n_patterns"] == statistics["n_runs"] == 0
-    assert statistics["win_share"] is statistics["last_run"] is statistics["first_detection"] is None
+    assert statistics["barrier_win_share"] is statistics["last_run"] is statistics["first_detection"] is None
 
 
 ONE, TWO = make_pattern(0), make_pattern(1)
