@@ -12,7 +12,7 @@ MINUS = "\u2212"
 MISSING = Markup('<span class="missing" title="no such figure for this run">\u2013</span>')
 
 _REASONS = {
-    "warming_up": "no model yet",
+    "warming_up": "too few outcomes for a model",
     "few_labels": "too few labelled outcomes",
     "one_class": "too few outcomes of one kind",
     "no_skill": "no skill shown",
