@@ -216,16 +216,24 @@ def _number(value: float | None, digits: int = 2) -> str:
 
 
 def _print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table as wide as it needs to be where the output is not a terminal."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=10_000)
+    """A table as wide as it needs to be; on a terminal that is narrower, a paragraph a row instead."""
+    from rich.measure import Measurement
+
+    console, wide = Console(highlight=False), Console(width=10_000, highlight=False)
+    cells = [[_cell(value) for value in row] for row in rows]
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row))
-    console.print(table)
+    for row in cells:
+        table.add_row(*row)
+    if not console.is_terminal:
+        wide.print(table)
+    elif len(columns) <= 2 or Measurement.get(wide, wide.options, table).maximum <= console.width:
+        console.print(table)
+    else:
+        for first, *others in cells:
+            facts = [f"[dim]{column}[/] {text}" for column, text in zip(columns[1:], others, strict=True)]
+            console.print(f"[bold]{first}[/]", " · ".join(facts), soft_wrap=False)
 
 
 def _cell(value: object) -> str:
