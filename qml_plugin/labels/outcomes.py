@@ -15,6 +15,7 @@ from qml_plugin.records import BarrierRule, Entry, FloatArray, Outcome
 _EXIT_REASONS = ("open", "stop", "target", "time")
 # Keeps an R multiple finite on a market that does not move: a hundredth of a basis point of the price.
 _LEAST_RISK = 1e-6
+_Order = tuple[FloatArray, FloatArray, FloatArray, FloatArray, int, int, int, float, float, bool]
 
 
 def check_rule(rule: BarrierRule) -> None:
@@ -123,19 +124,7 @@ def barrier_outcome(entry: Entry, bars: Bars, *, through_bar: int) -> Outcome | 
     barriers are the order's own prices, and a bar that touches both counts as the stop.
     """
     code, entry_bar, entry_px, exit_bar, exit_px = _walk(
-        bars.open,
-        bars.high,
-        bars.low,
-        bars.close,
-        min(through_bar + 1, len(bars)),
-        entry.bar,
-        entry.side,
-        np.nan if entry.limit_px is None else entry.limit_px,
-        np.nan if entry.trigger_px is None else entry.trigger_px,
-        entry.fill == "close",
-        entry.stop_px,
-        entry.target_px,
-        entry.rule.max_bars,
+        *_order(entry, bars, through_bar), entry.stop_px, entry.target_px, entry.rule.max_bars
     )
     if code == 0:
         return None
@@ -157,7 +146,13 @@ def fill_bar(entry: Entry, bars: Bars, *, through_bar: int) -> int | None:
     -------------
     Reads bars[: through_bar + 1].
     """
-    bar, _ = _fill(
+    bar, _ = _fill(*_order(entry, bars, through_bar), entry.rule.max_bars)
+    return bar if bar >= 0 else None
+
+
+def _order(entry: Entry, bars: Bars, through_bar: int) -> _Order:
+    """What the kernels need to find the fill; a missing price is NaN."""
+    return (
         bars.open,
         bars.high,
         bars.low,
@@ -168,9 +163,7 @@ def fill_bar(entry: Entry, bars: Bars, *, through_bar: int) -> int | None:
         np.nan if entry.limit_px is None else entry.limit_px,
         np.nan if entry.trigger_px is None else entry.trigger_px,
         entry.fill == "close",
-        entry.rule.max_bars,
     )
-    return bar if bar >= 0 else None
 
 
 def last_resolving_bar(entry: Entry) -> int:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -380,3 +383,20 @@ def test_output_in_a_pipe_is_whole(tmp_path, url, database):
 def test_usage_errors_exit_with_two(tmp_path):
     done = run("similar", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_a_narrow_terminal_gets_a_paragraph_a_row():
+    import pty
+
+    master, slave = pty.openpty()
+    command = [Path(sys.executable).with_name("qml"), "features", "list", "--category", "regime"]
+    subprocess.run(command, stdout=slave, stderr=slave, env={**os.environ, "COLUMNS": "80"}, check=True, timeout=60)
+    os.close(slave)
+    shown = b""
+    with contextlib.suppress(OSError):  # the end of a terminal whose other side is closed
+        while chunk := os.read(master, 65536):
+            shown += chunk
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in shown.decode().splitlines()]
+    assert max(map(len, lines)) <= 80
+    assert sum(line.startswith("regime_is_trending category regime · window 28") for line in lines) == 1
