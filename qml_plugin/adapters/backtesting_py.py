@@ -2,7 +2,7 @@
 
 Importing this module wraps a few things of the host, without effect on strategies that do not use the mixin:
 ``Backtest.run``, because no strategy hook fires after the last bar; ``Backtest.optimize``, so that all its runs see
-one snapshot of the registry; and the tags of orders and trades, because the tag is the host's only link from an order
+one snapshot of the registry; ``Order.cancel``, because an order that never fills has no outcome; and the tags of orders and trades, because the tag is the host's only link from an order
 to its trades. The tag that a strategy set is the tag that it reads.
 """
 
@@ -174,7 +174,8 @@ def _optimize_on_one_snapshot(original: Any) -> Any:
     @functools.wraps(original)
     def optimize(self: Any, **kwargs: Any) -> Any:
         registry = kwargs.get("registry", getattr(self._strategy, "registry", None))
-        if not issubclass(self._strategy, PatternMixin) or not isinstance(registry, str):
+        is_record = kwargs.get("mode", getattr(self._strategy, "mode", None)) == "record"
+        if not issubclass(self._strategy, PatternMixin) or not isinstance(registry, str) or is_record:
             return original(self, **kwargs)
         self._qml_snapshot = known_patterns(PatternRegistry(registry))
         try:
@@ -214,10 +215,11 @@ def _cancel_with_memory(original: Any) -> Any:
 
 def _order_tag(order: Any) -> object:
     tag = order._Order__tag
-    return tag if getattr(order._Order__broker, "_qml_is_filling", False) else user_tag(tag)
+    return tag if order._Order__broker._qml_is_filling else user_tag(tag)
 
 
-if not hasattr(Backtest.run, "__wrapped__"):  # importing again must not wrap again
+if not hasattr(_Broker, "_qml_is_filling"):  # importing again must not wrap again
+    _Broker._qml_is_filling = False
     Backtest.run = _run_with_memory(Backtest.run)
     Backtest.optimize = _optimize_on_one_snapshot(Backtest.optimize)
     _Broker._process_orders = _while_filling(_Broker._process_orders)

@@ -377,3 +377,39 @@ def test_a_run_without_entries_has_an_empty_table_with_its_columns(goog):
 def test_a_symbol_that_is_no_name_is_refused(goog, symbol):
     with pytest.raises(DataError, match="is no name of a market"):
         Backtest(goog.iloc[:40], scripted({}), cash=100_000).run(symbol=symbol)
+
+
+def test_the_return_of_a_partly_closed_entry_is_that_of_its_legs_by_size(goog):
+    actions = {10: lambda s: s.buy(size=10), 20: lambda s: s.trades[0].close(0.3), 30: lambda s: s.position.close()}
+    stats = Backtest(goog.iloc[:60], scripted(actions), cash=100_000, commission=0.01).run()
+    legs = stats["_trades"]
+    assert sorted(legs["Size"]) == [3, 7]
+    (pattern,) = stats["_strategy"].qml.patterns
+    assert pattern.trade_return_frac == pytest.approx(
+        legs["PnL"].sum() / (legs["Size"] * legs["EntryPrice"]).sum(), abs=1e-12
+    )
+
+
+IDENTICAL = """
+import warnings
+warnings.simplefilter("ignore")
+import pandas as pd
+from backtesting import Backtest
+from backtesting.test import GOOG
+from strategies.moving_average import MovingAverageCross
+from tests.adapters.test_identity import bare_of, assert_same_results
+
+Bare = bare_of(MovingAverageCross)
+Bare.__module__, Bare.__qualname__ = "__main__", "Bare"  # so that the host's workers find it
+options = dict(cash=1_000_000, commission=0.001, exclusive_orders=True, finalize_trades=True)
+search = dict(fast=[5, 10], slow=[20, 40], maximize="Return [%]", return_heatmap=True)
+bare, bare_map = Backtest(GOOG, Bare, **options).optimize(**search)
+mine, map_ = Backtest(GOOG, MovingAverageCross, **options).optimize(symbol="GOOG", mode="record", **search)
+assert len(map_) == 4
+assert sorted(bare_map) == sorted(map_)
+assert_same_results(bare, mine)
+"""
+
+
+def test_a_search_in_record_mode_finds_what_the_bare_host_finds():
+    subprocess.run([sys.executable, "-c", IDENTICAL], env={**os.environ, "TQDM_DISABLE": "1"}, check=True, timeout=240)
