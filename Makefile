@@ -1,6 +1,6 @@
 PYTHON ?= python3
 OUT ?= build
-.PHONY: demo test lint types bench clean
+.PHONY: demo test lint types bench docs clean
 
 demo: .venv/installed
 	.venv/bin/qml demo --out $(OUT)/
@@ -17,6 +17,9 @@ types: .venv/installed
 
 bench: .venv/installed
 	.venv/bin/python -m experiments.bench
+
+docs: .venv/installed
+	.venv/bin/python -m qml_plugin.features.page > docs/features.md
 
 .venv/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -156,9 +156,19 @@ def _with_date_index(frame: pd.DataFrame, tz: str | None) -> pd.DataFrame:
             stamps = pd.DatetimeIndex([])
     assert isinstance(stamps, pd.DatetimeIndex)
     if tz is not None and stamps.tz is None:
-        stamps = stamps.tz_localize(tz)
+        stamps = _localized(stamps, tz)
     stamps = stamps.tz_localize("UTC") if stamps.tz is None else stamps.tz_convert("UTC")
     return frame.set_axis(stamps, axis=0)
+
+
+def _localized(stamps: pd.DatetimeIndex, tz: str) -> pd.DatetimeIndex:
+    try:
+        return stamps.tz_localize(tz)
+    except (KeyError, ValueError) as error:  # an unknown zone; a local time that does not exist, or exists twice
+        raise DataError(
+            f"the times are not times of tz={tz!r}: {error}. Name a zone such as 'America/New_York'; local times that a "
+            "clock change skips or repeats need stamps with their offset, or UTC."
+        ) from error
 
 
 def _columns_of(frame: pd.DataFrame) -> dict[str, object]:

@@ -157,6 +157,30 @@ def known_at(index: pd.DatetimeIndex, timeframe: str, bar_label: str = "open") -
     return ends
 
 
+def bar_end(stamp: int | pd.Timestamp, timeframe: str, bar_label: str = "open") -> int:
+    """`known_at` of one bar, in UTC microseconds.
+
+    Parameters
+    ----------
+    stamp : int, UTC microseconds, or Timestamp
+        A Timestamp with a time zone lengthens days in local time.
+    timeframe : str
+    bar_label : {"open", "close"}, default="open"
+
+    Examples
+    --------
+    >>> bar_end(0, "1h")
+    3600000000
+    """
+    count, unit = parse_timeframe(timeframe)
+    is_local = isinstance(stamp, pd.Timestamp) and count * _UNIT_MICROS.get(unit, 0) % _UNIT_MICROS["d"] == 0
+    if unit == _MONTHS or is_local:
+        moment = stamp if isinstance(stamp, pd.Timestamp) else pd.Timestamp(stamp, unit="us")
+        return int(known_at(pd.DatetimeIndex([moment]), timeframe, bar_label)[0])
+    at = from_datetime(stamp) if isinstance(stamp, pd.Timestamp) else stamp
+    return at if bar_label == "close" else at + count * _UNIT_MICROS[unit]
+
+
 def to_datetime(at: int) -> datetime:
     """Naive UTC datetime, as the registry stores it."""
     return _EPOCH + timedelta(microseconds=int(at))

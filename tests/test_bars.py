@@ -138,3 +138,10 @@ def test_the_hash_names_the_data(frame):
     assert bars.sha256() == bars_from_frame(frame.copy(), symbol="X").sha256()
     assert bars.sha256() != bars_from_frame(break_row(frame, "Volume", 5.0), symbol="X").sha256()
     assert len(bars.sha256()) == 64
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "Mars/Olympus"])
+def test_times_that_are_none_in_their_zone_are_refused(zone):
+    frame = random_walk(2, seed=1).set_axis(pd.DatetimeIndex(["2024-03-31 01:00", "2024-03-31 02:30"]), axis=0)
+    with pytest.raises(DataError, match=f"the times are not times of tz='{zone}'"):
+        read_bars(frame, tz=zone)

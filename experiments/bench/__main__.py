@@ -14,17 +14,22 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=("mixin_cost", "features"), help="run one file of benchmarks")
     parser.add_argument("--out", type=Path, default=Path("results/bench.json"), help="where the JSON goes")
-    out = parser.parse_args().out
-    from experiments.bench import mixin_cost
+    arguments = parser.parse_args()
+    out = arguments.out
+    from experiments.bench import features, mixin_cost
     from qml_plugin.provenance import git_state, library_versions
 
-    rows = [row for bench in (mixin_cost,) for row in bench.run()]
-    print(f"{'benchmark':<72}{'contender':<26}{'cold ms':>10}{'median ms':>11}{'ratio':>8}{'target':>8}")
+    benches = {"mixin_cost": mixin_cost, "features": features}
+    chosen = [benches[arguments.only]] if arguments.only else benches.values()
+    rows = [row for bench in chosen for row in bench.run()]
+    print(f"{'benchmark':<62}{'contender':<44}{'cold':>9}{'median':>11} {'unit':<9}{'ratio':>8}  {'target':<16}")
     for row in rows:
-        target = "" if row.target is None else f"{row.target:g}"
+        cold, ratio = ("" if value is None else f"{value:.2f}" for value in (row.cold, row.ratio))
+        verdict = "" if row.is_met is None else "met" if row.is_met else "MISSED"
         print(
-            f"{row.bench:<72}{row.contender:<26}{row.cold_ms:>10.1f}{row.median_ms:>11.1f}{row.ratio:>8.2f}{target:>8}"
+            f"{row.bench:<62}{row.contender:<44}{cold:>9}{row.median:>11.2f} {row.unit:<9}{ratio:>8}  {row.target:<16}{verdict}"
         )
     commit, is_dirty = git_state(Path(__file__).resolve().parent)
     record = {

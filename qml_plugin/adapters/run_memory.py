@@ -19,7 +19,7 @@ from qml_plugin.adapters.settings import Settings
 from qml_plugin.bars import COLUMNS, PRICES, bars_from_frame
 from qml_plugin.clock import to_datetime
 from qml_plugin.errors import LookAheadError, QmlError
-from qml_plugin.features import CATALOGUE, FEATURE_SET
+from qml_plugin.features import CATALOGUE
 from qml_plugin.memory import PatternMemory
 from qml_plugin.records import Decision, Entry, KnownPatterns, Pattern, Run, Setup
 from qml_plugin.registry import PatternRegistry
@@ -48,7 +48,7 @@ class Host:
 
 def known_patterns(registry: PatternRegistry) -> KnownPatterns:
     """Everything of this version's features whose outcome is known."""
-    return registry.known_patterns(FEATURE_SET, [feature.name for feature in CATALOGUE])
+    return registry.known_patterns(CATALOGUE.feature_set, CATALOGUE.names)
 
 
 current_host: ContextVar[Host | None] = ContextVar("current_host", default=None)
@@ -239,7 +239,7 @@ class RunMemory:
             seed=settings.policy.seed,
             versions={
                 **provenance.library_versions(),
-                "feature_set": FEATURE_SET,
+                "feature_set": CATALOGUE.feature_set,
                 "strategy_source": source,
             },
             metrics=_metrics(stats, self.decisions) | {"n_unregistered_trades": self._n_unregistered},

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from qml_plugin import __version__
+from qml_plugin.cli.features import features_app, warmup
+from qml_plugin.cli.terminal import (
+    AsJson,
+    ProgressLine,
+    number,
+    percent,
+    print_mapping,
+    print_table,
+    say,
+    telling_of_compilation,
+)
 
 DEFAULT_DB = "sqlite:///results/experiments.db"
 
@@ -27,12 +34,10 @@ app = typer.Typer(
     "4 the database is damaged or not ours. `qml --debug COMMAND` shows the traceback of an error.",
 )
 db_app = typer.Typer(no_args_is_help=True, help="The database: its schema version, its size, its upgrade.")
-features_app = typer.Typer(no_args_is_help=True, help="The catalogue of point-in-time features.")
 app.add_typer(db_app, name="db")
 app.add_typer(features_app, name="features")
 
 Db = Annotated[str, typer.Option("--db", metavar="URL", help="Registry to read.", envvar="QML_DB")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 def _print_version(is_asked: bool) -> None:
@@ -64,25 +69,25 @@ def demo(
     os.environ.setdefault("TQDM_DISABLE", "1")  # the host's own bars would fight with ours
     from qml_plugin.demo import run_demo
 
-    with _ProgressLine() as step:
+    with ProgressLine() as step, telling_of_compilation():
         result = run_demo(out, on_step=step)
-    _print_table(
+    print_table(
         ("strategy", "data", "mode", "entries", "taken", "skipped", "abstained", "win share", "return", "Sharpe", "Brier skill"),
         (
             (
                 row.strategy, row.data, row.mode, row.n_entries, row.n_taken,
                 f"{row.n_skipped} (would {row.n_would_skip})" if row.n_would_skip else row.n_skipped,
-                f"{row.n_abstained} {row.main_reason or ''}".strip(), _percent(row.win_share), _percent(row.return_frac),
-                _number(row.sharpe_annual), _number(row.brier_skill, 3),
+                f"{row.n_abstained} {row.main_reason or ''}".strip(), percent(row.win_share), percent(row.return_frac),
+                number(row.sharpe_annual), number(row.brier_skill, 3),
             )
             for row in result.rows
         ),
     )  # fmt: skip
     for finding in result.findings:
-        _say(f"- {finding}")
-    _say(f"database  {result.database}   (synthetic: {Path(result.database).with_name('synthetic.db')})")
-    _say(f"report    {result.page}")
-    _say(f"next      qml stats --db sqlite:///{result.database}")
+        say(f"- {finding}")
+    say(f"database  {result.database}   (synthetic: {Path(result.database).with_name('synthetic.db')})")
+    say(f"report    {result.page}")
+    say(f"next      qml stats --db sqlite:///{result.database}")
 
 
 @app.command()
@@ -90,7 +95,7 @@ def stats(db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
     """Count what the registry holds: patterns, labels, win share, runs."""
     from qml_plugin.registry import PatternRegistry
 
-    _print_mapping(PatternRegistry(db, create=False).get_statistics(), as_json)
+    print_mapping(PatternRegistry(db, create=False).get_statistics(), as_json)
 
 
 @app.command()
@@ -107,16 +112,23 @@ def similar(
     import numpy as np
 
     from qml_plugin.clock import from_datetime
-    from qml_plugin.features import CATALOGUE, FEATURE_SET
+    from qml_plugin.errors import FeatureMismatch
+    from qml_plugin.features import CATALOGUE
+    from qml_plugin.features.catalogue import difference
     from qml_plugin.registry import PatternRegistry
     from qml_plugin.retrieval.similar import similar_patterns
 
     registry = PatternRegistry(db, create=False)
     pattern: dict[str, Any] = registry.get_pattern(pattern_id)
-    names = [feature.name for feature in CATALOGUE]
+    if pattern["feature_set"] != CATALOGUE.feature_set:
+        same_code = {name: CATALOGUE.versions.get(name, "") for name in pattern["features"]}
+        raise FeatureMismatch(
+            f"pattern {pattern_id} was registered {difference(same_code) or 'with other code for the same features'}. "
+            "Run its backtest again with this version: that computes its features anew."
+        )
     neighbours = similar_patterns(
-        registry.known_patterns(FEATURE_SET, names),
-        np.array([pattern["features"].get(name, np.nan) for name in names], dtype=np.float32),
+        registry.known_patterns(CATALOGUE.feature_set, CATALOGUE.names),
+        np.array([pattern["features"][name] for name in CATALOGUE.names], dtype=np.float32),
         [feature.category for feature in CATALOGUE],
         side=pattern["side"],
         as_of=from_datetime(pattern["known_at"]),
@@ -138,11 +150,14 @@ def similar(
             }
         )
     if as_json:
-        _say(json.dumps(rows, default=str, indent=2))
+        say(json.dumps(rows, default=str, indent=2))
     elif rows:
-        _print_table(tuple(rows[0]), (tuple(row.values()) for row in rows))
+        print_table(tuple(rows[0]), (tuple(row.values()) for row in rows))
     else:
-        _say("No pattern of that side had a known outcome before this one.")
+        say("No pattern of that side had a known outcome before this one.")
+
+
+app.command()(warmup)
 
 
 @db_app.command("migrate")
@@ -151,7 +166,7 @@ def db_migrate(db: Db = DEFAULT_DB) -> None:
     from qml_plugin.registry.migrations import migrate
 
     applied = migrate(db)
-    _say(f"applied {', '.join(applied)}" if applied else "already at the current schema version")
+    say(f"applied {', '.join(applied)}" if applied else "already at the current schema version")
 
 
 @db_app.command("info")
@@ -159,101 +174,4 @@ def db_info(db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
     """Print path, schema version, size and row counts."""
     from qml_plugin.registry.migrations import info
 
-    _print_mapping(info(db), as_json)
-
-
-@features_app.command("list")
-def features_list(
-    category: Annotated[str | None, typer.Option(help="Only this category, such as ctx or geo.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """List the features: name, category, window, warm-up, definition, source."""
-    from qml_plugin.errors import DataError
-    from qml_plugin.features import CATALOGUE
-
-    categories = sorted({feature.category for feature in CATALOGUE})
-    if category is not None and category not in categories:
-        raise DataError(f"category {category!r} is unknown. Use one of {', '.join(categories)}.")
-    fields = ("name", "category", "window", "warmup", "definition", "source")
-    rows = [
-        {field: getattr(feature, field) for field in fields}
-        for feature in CATALOGUE
-        if category in (None, feature.category)
-    ]
-    if as_json:
-        _say(json.dumps(rows, indent=2))
-    else:
-        _print_table(fields, (tuple(row.values()) for row in rows))
-
-
-class _ProgressLine:
-    """A progress line on stderr, silent when it is not a terminal."""
-
-    def __enter__(self) -> Any:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._bar = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
-        self._bar.start()
-        task = self._bar.add_task("preparing", total=None)
-        return lambda done, total, text: self._bar.update(task, completed=done, total=total, description=text)
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-
-def _say(text: str) -> None:
-    typer.echo(text)
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{_number(100 * value, 1)} %"
-
-
-def _number(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None else f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0 turns -0.0 into 0.0
-
-
-def _print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table as wide as it needs to be; on a terminal that is narrower, a paragraph a row instead."""
-    from rich.measure import Measurement
-
-    console, wide = Console(highlight=False), Console(width=10_000, highlight=False)
-    cells = [[_cell(value) for value in row] for row in rows]
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in cells:
-        table.add_row(*row)
-    if not console.is_terminal:
-        wide.print(table)
-    elif len(columns) <= 2 or Measurement.get(wide, wide.options, table).maximum <= console.width:
-        console.print(table)
-    else:
-        for first, *others in cells:
-            facts = [f"[dim]{column}[/] {text}" for column, text in zip(columns[1:], others, strict=True)]
-            console.print(f"[bold]{first}[/]", " · ".join(facts), soft_wrap=False)
-
-
-def _cell(value: object) -> str:
-    from rich.markup import escape
-
-    return escape(
-        "–" if value is None else value.isoformat(" ", "minutes") if isinstance(value, datetime) else str(value)
-    )
-
-
-def _print_mapping(values: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        _say(json.dumps(values, default=str, indent=2))
-        return
-    _print_table(("what", "value"), list(_flat(values)))
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+    print_mapping(info(db), as_json)

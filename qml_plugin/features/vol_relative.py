@@ -3,94 +3,174 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from qml_plugin.features.kernels import FLAT, mid_rank
-from qml_plugin.features.series import Columns, Series
-from qml_plugin.records import FloatArray
+from qml_plugin.features.catalogue import columns_of
+from qml_plugin.features.compiled import kernel
+from qml_plugin.features.kernels import FLAT, TIE, mid_rank, over, sign, total
+from qml_plugin.features.series import SERIES
+from qml_plugin.records import FloatArray, IntArray
 
-_WINDOW_NAMES = (
-    "vol_relative_20",
-    "vol_relative_50",
-    "vol_relative_z_20",
-    "vol_relative_trend_5_20",
-    "vol_relative_obv_slope_20",
-    "vol_relative_cmf_20",
-    "vol_relative_mfi_14",
-    "vol_relative_vwap_dist_20_atr",
-)
+PLACE, C = columns_of("vol_relative")
 
 
-def compute(s: Series, columns: Columns) -> dict[str, FloatArray]:
-    """Columns of this category that need no entry."""
-    bars = s.bars
-    rows = _windows(bars.high, bars.low, bars.close, bars.volume, s.atr)
-    return {
-        "vol_relative_pctile_100": mid_rank(bars.volume, 100),
-        **dict(zip(_WINDOW_NAMES, rows, strict=True)),
-    }
+@kernel
+def fill(bars: FloatArray, series: FloatArray, rows: IntArray, age: int, out: FloatArray) -> None:
+    """Features of this category at some bars; those of a setup are left NaN.
+
+    Parameters
+    ----------
+    bars : ndarray of shape (5, n)
+    series : ndarray of shape (n_series, n)
+    rows : ndarray of shape (n_rows,)
+        Bars wanted.
+    age : int
+        Bars that came before column 0.
+    out : ndarray of shape (n_rows, n_columns)
+        This category's columns; all are written.
+
+    Point in time
+    -------------
+    Row i reads columns up to ``rows[i]``.
+    """
+    close, volume = bars[3], bars[4]
+    log_volume = series[SERIES.log_volume]
+    for i in range(len(rows)):
+        t = rows[i]
+        n = t + age  # bars before this one
+        x = out[i, PLACE]
+        x[:] = np.nan
+        atr = series[SERIES.atr, t]
+        x[C.vol_relative_pvo_line] = series[SERIES.pvo, t]
+        x[C.vol_relative_pvo_hist] = series[SERIES.pvo, t] - series[SERIES.pvo_signal, t]
+        if n >= 9:
+            x[C.vol_relative_10] = over(volume[t], total(volume, t, 10) / 10.0, 0.0)
+        if n >= 14:
+            x[C.vol_relative_mfi_14] = _money_flow_index(bars, t)
+        if n >= 19:
+            total_20 = total(volume, t, 20)
+            _shares_of_20(bars, t, total_20, x)
+            x[C.vol_relative_z_20] = _log_score(log_volume, t, 20)
+            x[C.vol_relative_vwap_dist_20_atr] = _gap_to_vwap(bars, t, 20, total_20) / atr
+            if n >= 20:
+                x[C.vol_relative_obv_slope_20] = over(_signed_volume(close, volume, t, 20), total_20, 0.0)
+                _correlations(series[SERIES.log_return], volume, t, total_20 / 20.0, x)
+        if n >= 49:
+            total_50 = total(volume, t, 50)
+            x[C.vol_relative_50] = over(volume[t], total_50 / 50.0, 0.0)
+            x[C.vol_relative_vwap_dist_50_atr] = _gap_to_vwap(bars, t, 50, total_50) / atr
+            if n >= 50:
+                x[C.vol_relative_obv_slope_50] = over(_signed_volume(close, volume, t, 50), total_50, 0.0)
+        if n >= 99:
+            x[C.vol_relative_z_100] = _log_score(log_volume, t, 100)
+        if n >= 100:
+            x[C.vol_relative_pctile_100] = mid_rank(volume, t, 100, TIE * volume[t])
+        if n >= 120:
+            amihud = series[SERIES.amihud_20]
+            x[C.vol_relative_amihud_pctile_100] = mid_rank(amihud, t, 100, TIE * amihud[t])
 
 
-@njit(cache=True)
-def _windows(high: FloatArray, low: FloatArray, close: FloatArray, volume: FloatArray, atr: FloatArray) -> FloatArray:
-    """Rows in the order of `_WINDOW_NAMES`."""
-    n = len(close)
-    out = np.full((8, n), np.nan)
-    for t in range(14, n):
-        floor = FLAT * close[t]
-        if t >= 49:
-            total = 0.0
-            for j in range(t - 49, t + 1):
-                total += volume[j]
-            if total > 0.0:
-                out[1, t] = volume[t] / (total / 50.0)
-        # money flow compares typical prices; differences below 1e-9 of the price are rounding, not moves
-        gain = 0.0
-        loss = 0.0
-        for j in range(t - 13, t + 1):
-            step = ((high[j] - high[j - 1]) + (low[j] - low[j - 1]) + (close[j] - close[j - 1])) / 3.0
-            flow = (high[j] + low[j] + close[j]) / 3.0 * volume[j]
-            if np.isnan(flow):
-                gain = np.nan
-            elif step > 1e-9 * close[j]:
-                gain += flow
-            elif step < -1e-9 * close[j]:
-                loss += flow
-        if gain + loss > 0.0:
-            out[6, t] = 100.0 * gain / (gain + loss)
-        if t < 19:
-            continue
-        total = 0.0
-        for j in range(t - 19, t + 1):
-            total += volume[j]
-        if not total > 0.0:
-            continue
-        mean = total / 20.0
-        recent = 0.0
-        accumulated = 0.0
-        weighted = 0.0
-        log_mean = 0.0
-        for j in range(t - 19, t + 1):
-            if j > t - 5:
-                recent += volume[j] / 5.0
-            spread = high[j] - low[j]
-            if spread > FLAT * close[j]:
-                accumulated += ((close[j] - low[j]) - (high[j] - close[j])) / spread * volume[j]
-            weighted += ((close[t] - high[j]) + (close[t] - low[j]) + (close[t] - close[j])) / 3.0 * volume[j]
-            log_mean += np.log1p(volume[j] / mean) / 20.0
-        square = 0.0
-        for j in range(t - 19, t + 1):
-            square += (np.log1p(volume[j] / mean) - log_mean) ** 2 / 20.0
-        out[0, t] = volume[t] / mean
-        if np.sqrt(square) > FLAT:
-            out[2, t] = (np.log1p(volume[t] / mean) - log_mean) / np.sqrt(square)
-        out[3, t] = recent / mean
-        out[5, t] = accumulated / total
-        if atr[t] > floor:
-            out[7, t] = weighted / total / atr[t]
-        if t >= 20:
-            signed = 0.0
-            for j in range(t - 19, t + 1):
-                signed += np.sign(close[j] - close[j - 1]) * volume[j]
-            out[4, t] = signed / total
+@kernel
+def _shares_of_20(bars: FloatArray, t: int, traded: float, x: FloatArray) -> None:
+    """What 20 bars say as shares of their volume, `traded`."""
+    high, low, close, volume = bars[1], bars[2], bars[3], bars[4]
+    if not traded > 0.0:
+        return
+    x[C.vol_relative_20] = volume[t] / (traded / 20.0)
+    x[C.vol_relative_trend_5_20] = 4.0 * total(volume, t, 5) / traded
+    accumulated = 0.0
+    rise = 0.0
+    uneven = 0.0
+    for j in range(t - 19, t + 1):
+        share = volume[j] / traded
+        spread = high[j] - low[j]
+        place = ((close[j] - low[j]) - (high[j] - close[j])) / spread if spread > FLAT * close[j] else 0.0
+        accumulated += place * share
+        rise += (j - t + 9.5) * share
+        uneven += (share - 0.05) * (share - 0.05)
+    x[C.vol_relative_cmf_20] = accumulated
+    x[C.vol_relative_slope_20] = 20.0 * 20.0 * rise / 665.0  # 665 = sum of the squared distances from the middle bar
+    x[C.vol_relative_hhi_20] = uneven / 0.95  # the sum of squared shares less 1/20 is that of squared gaps from 1/20
+
+
+@kernel
+def _log_score(log_volume: FloatArray, t: int, w: int) -> float:
+    """Z-score of the log volume among the bars of the window that traded."""
+    here = log_volume[t]
+    if np.isnan(here):
+        return np.nan
+    gap = 0.0
+    n_traded = 0
+    for j in range(t - w + 1, t + 1):
+        if not np.isnan(log_volume[j]):
+            gap += here - log_volume[j]
+            n_traded += 1
+    gap /= n_traded
+    square = 0.0
+    for j in range(t - w + 1, t + 1):
+        if not np.isnan(log_volume[j]):
+            square += (log_volume[j] - here + gap) ** 2
+    return float(over(gap, np.sqrt(square / n_traded), FLAT))
+
+
+@kernel
+def _money_flow_index(bars: FloatArray, t: int) -> float:
+    high, low, close, volume = bars[1], bars[2], bars[3], bars[4]
+    rising = 0.0
+    falling = 0.0
+    for j in range(t - 13, t + 1):
+        step = ((high[j] - high[j - 1]) + (low[j] - low[j - 1]) + (close[j] - close[j - 1])) / 3.0
+        flow = (high[j] + low[j] + close[j]) / 3.0 * volume[j]
+        rising += flow * (step > TIE * close[j])  # times 0, not left out: a missing volume shows
+        falling += flow * (step < -TIE * close[j])
+    return float(100.0 * over(rising, rising + falling, 0.0))
+
+
+@kernel
+def _gap_to_vwap(bars: FloatArray, t: int, w: int, traded: float) -> float:
+    """Close less the volume-weighted typical price, summed as differences, so that the level cancels."""
+    high, low, close, volume = bars[1], bars[2], bars[3], bars[4]
+    here = close[t]
+    out = 0.0
+    for j in range(t - w + 1, t + 1):
+        out += ((here - high[j]) + (here - low[j]) + (here - close[j])) * volume[j]
+    return float(over(out / 3.0, traded, 0.0))
+
+
+@kernel
+def _signed_volume(close: FloatArray, volume: FloatArray, t: int, w: int) -> float:
+    out = 0.0
+    for j in range(t - w + 1, t + 1):
+        out += sign(close[j] - close[j - 1], TIE * close[j]) * volume[j]
     return out
+
+
+@kernel
+def _correlations(returns: FloatArray, volume: FloatArray, t: int, mean: float, x: FloatArray) -> None:
+    """Of 20 returns, and of their sizes, with volume, whose mean is given."""
+    return_mean = total(returns, t, 20) / 20.0
+    size_mean = 0.0
+    for j in range(t - 19, t + 1):
+        size_mean += abs(returns[j]) / 20.0
+    return_square = 0.0
+    size_square = 0.0
+    volume_square = 0.0
+    return_both = 0.0
+    size_both = 0.0
+    for j in range(t - 19, t + 1):
+        return_gap = returns[j] - return_mean
+        size_gap = abs(returns[j]) - size_mean
+        volume_gap = volume[j] - mean
+        return_square += return_gap * return_gap
+        size_square += size_gap * size_gap
+        volume_square += volume_gap * volume_gap
+        return_both += return_gap * volume_gap
+        size_both += size_gap * volume_gap
+    if volume_square > 20.0 * (FLAT * mean) ** 2:
+        floor = 20.0 * FLAT * FLAT * volume_square
+        x[C.vol_relative_return_corr_20] = _correlation(return_both, return_square * volume_square, floor)
+        x[C.vol_relative_pv_corr_20] = _correlation(size_both, size_square * volume_square, floor)
+
+
+@kernel
+def _correlation(both: float, squares: float, floor: float) -> float:
+    return both / np.sqrt(squares) if squares > floor else np.nan

@@ -7,6 +7,6 @@ here or anywhere, can change a decision.
 """
 
 from qml_plugin.memory.policy import MODES, Policy
-from qml_plugin.memory.walk import MODEL_INPUTS, PatternMemory
+from qml_plugin.memory.walk import PatternMemory
 
-__all__ = ["MODEL_INPUTS", "MODES", "PatternMemory", "Policy"]
+__all__ = ["MODES", "PatternMemory", "Policy"]

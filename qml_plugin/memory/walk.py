@@ -9,15 +9,13 @@ import numpy as np
 from qml_plugin.bars import Bars
 from qml_plugin.clock import isoformat
 from qml_plugin.errors import DataError, FeatureMismatch, LookAheadError
-from qml_plugin.features import CATALOGUE, FEATURE_SET, entry_features, market_features
+from qml_plugin.features import CATALOGUE, MarketFeatures, entry_features
 from qml_plugin.features.kernels import wilder_atr
 from qml_plugin.gate import Verdict
 from qml_plugin.labels.outcomes import barrier_outcome, barriers_for, fill_bar, last_resolving_bar
 from qml_plugin.memory.past import NEIGHBOUR_FEATURES, Past, Resolved, schedule_size
 from qml_plugin.memory.policy import Policy
 from qml_plugin.records import BarrierRule, Decision, Entry, FloatArray, KnownPatterns, Outcome, Pattern, Setup
-
-MODEL_INPUTS = (*(feature.name for feature in CATALOGUE), "entry_side", *NEIGHBOUR_FEATURES)
 
 _N_CONTRIBUTIONS = 8
 
@@ -49,10 +47,10 @@ class PatternMemory:
                 f"a memory walks over Bars, not over a {type(bars).__name__}. "
                 "Use qml_plugin.bars.bars_from_frame(frame, symbol=..., timeframe=...)."
             )
-        known = known if known is not None else KnownPatterns.empty(FEATURE_SET, len(CATALOGUE))
-        if known.feature_set != FEATURE_SET:
+        known = known if known is not None else KnownPatterns.empty(CATALOGUE.feature_set, len(CATALOGUE))
+        if known.feature_set != CATALOGUE.feature_set:
             raise FeatureMismatch(
-                f"the snapshot holds feature set {known.feature_set[:12]}, this version computes {FEATURE_SET[:12]}. "
+                f"the snapshot holds feature set {known.feature_set[:12]}, this version computes {CATALOGUE.feature_set[:12]}. "
                 "Record the history again with this version: patterns of other feature sets stay in the registry."
             )
         self.bars = bars
@@ -62,7 +60,10 @@ class PatternMemory:
         self._open: dict[str, Entry] = {}
         self._outcomes: dict[str, Outcome] = {}
         self._cancelled: set[str] = set()
-        self._market: FloatArray | None = None
+        self._market: MarketFeatures | None = None
+        self._feature_set = CATALOGUE.feature_set
+        self._model_inputs = (*CATALOGUE.names, "entry_side", *NEIGHBOUR_FEATURES)
+        self._entry_bars: dict[str, list[int]] = {}
         self._atr: FloatArray | None = None
         self._past = Past(known)
         self._judged_at = (-1, math.nan)
@@ -175,12 +176,16 @@ class PatternMemory:
             self._advance(entry)
             decision = self._score(entry, features)
         self._entries[entry.pattern_id] = (entry, features)
+        self._entry_bars.setdefault(entry.strategy, []).append(entry.bar)
         self._open[entry.pattern_id] = entry
         self.decisions[entry.pattern_id] = decision
         return decision
 
     def withdraw(self, pattern_id: str) -> None:
         """Forget an entry that the host refused."""
+        if pattern_id in self._entries:
+            entry = self._entries[pattern_id][0]
+            self._entry_bars[entry.strategy].remove(entry.bar)
         for book in (self.decisions, self._entries, self._open):
             book.pop(pattern_id, None)
 
@@ -201,7 +206,7 @@ class PatternMemory:
             Pattern(
                 entry=entry,
                 features=features,
-                feature_set=FEATURE_SET,
+                feature_set=self._feature_set,
                 outcome=self._outcomes.get(pattern_id) or self._outcome_by(entry, last_bar),
                 confidence=self.decisions[pattern_id].confidence,
             )
@@ -229,9 +234,14 @@ class PatternMemory:
         return None if entry.pattern_id in self._cancelled else barrier_outcome(entry, self.bars, through_bar=bar)
 
     def _features(self, entry: Entry) -> FloatArray:
+        if CATALOGUE.feature_set != self._feature_set:
+            raise FeatureMismatch(
+                "features were added or removed during the run. Register features of your own before it begins."
+            )
         if self._market is None:
-            self._market = market_features(self.bars)
-        return entry_features(self.bars, self._market[entry.bar], entry)
+            self._market = MarketFeatures(self.bars)
+        before = self._entry_bars.get(entry.strategy)
+        return entry_features(self._market, entry, last_entry_bar=before[-1] if before else None)
 
     def _resolve_open(self, through_bar: int) -> dict[str, Outcome]:
         """Outcomes that became known by the close of `through_bar`; entries that can no longer fill are dropped."""
@@ -292,7 +302,7 @@ class PatternMemory:
             base_rate=past.base_rate(),
             threshold=threshold,
             model=past.model.name,
-            contributions=_largest(past.model.contributions(row)),
+            contributions=self._largest(past.model.contributions(row)),
             n_known=len(past),
             neighbours=neighbours,
         )
@@ -306,7 +316,6 @@ class PatternMemory:
             self._judged_at = (n_scored, threshold)
         return self._verdict
 
-
-def _largest(contributions: FloatArray) -> tuple[tuple[str, float], ...]:
-    order = np.argsort(-np.abs(contributions), kind="stable")[:_N_CONTRIBUTIONS]
-    return tuple((MODEL_INPUTS[i], float(contributions[i])) for i in order)
+    def _largest(self, contributions: FloatArray) -> tuple[tuple[str, float], ...]:
+        order = np.argsort(-np.abs(contributions), kind="stable")[:_N_CONTRIBUTIONS]
+        return tuple((self._model_inputs[i], float(contributions[i])) for i in order)

@@ -272,16 +272,16 @@ class PatternRegistry:
 
 def _catalogue_names(patterns: Sequence[Pattern]) -> list[str]:
     """Names of the catalogue's features, after making sure that the patterns follow this very catalogue."""
-    # Only here is the catalogue needed, and importing it compiles kernels.
-    from qml_plugin.features import CATALOGUE, FEATURE_SET
+    # Only here is the catalogue needed.
+    from qml_plugin.features import CATALOGUE
 
     for pattern in patterns:
-        if pattern.feature_set != FEATURE_SET:
+        if pattern.feature_set != CATALOGUE.feature_set:
             raise DataError(
                 f"pattern {pattern.pattern_id} follows the feature set {pattern.feature_set}, the catalogue is "
-                f"{FEATURE_SET}. Pass names= for the features of another catalogue."
+                f"{CATALOGUE.feature_set}. Pass names= for the features of another catalogue."
             )
-    return [feature.name for feature in CATALOGUE]
+    return list(CATALOGUE.names)
 
 
 def _check_decisions(

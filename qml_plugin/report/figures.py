@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from html import escape
+from itertools import pairwise
 
 import numpy as np
 import plotly.graph_objects as go
@@ -13,7 +14,7 @@ from qml_plugin.errors import DataError
 from qml_plugin.records import IntArray
 from qml_plugin.report import words
 from qml_plugin.report.reliability import ReliabilityBin
-from qml_plugin.report.views import DecisionCard, EquityView
+from qml_plugin.report.views import DecisionCard, EquityView, FeatureView
 
 BLUE, ORANGE, SLATE = "#2a7ab9", "#d46a17", "#64748b"
 _GRID, _INK = "#e5e9ef", "#475569"
@@ -139,16 +140,7 @@ def candles_figure(card: DecisionCard) -> go.Figure:
     n_bars, decision_row = len(card.open), _decision_row(card)
     last_row = n_bars - 1 if card.exit_row is None else card.exit_row
     figure = _figure(height=420)
-    figure.add_candlestick(
-        x=np.arange(n_bars), open=card.open, high=card.high, low=card.low, close=card.close, name="price",
-        increasing={"line": {"color": SLATE, "width": 1}, "fillcolor": _CLEAR},
-        decreasing={"line": {"color": SLATE, "width": 1}, "fillcolor": SLATE},
-        hovertext=[isoformat(at) for at in card.opened_at.tolist()],
-        hovertemplate=(
-            "%{hovertext}<br>open %{open:,.6~g} · high %{high:,.6~g}<br>low %{low:,.6~g} · close %{close:,.6~g}"
-            "<extra></extra>"
-        ),
-    )  # fmt: skip
+    _candles(figure, card)
     for name, price, colour, dash in (("stop", card.stop_px, ORANGE, "dash"), ("target", card.target_px, BLUE, "dot")):
         if math.isfinite(price):
             is_above = (name == "target") == (card.side > 0)
@@ -157,15 +149,7 @@ def candles_figure(card: DecisionCard) -> go.Figure:
     _markers(figure, card)
     if decision_row + 1 < n_bars:
         _shade_future(figure, decision_row + 0.5, n_bars - 0.5)
-    rows = np.unique(np.linspace(0, n_bars - 1, _N_TICKS).round().astype(int))
-    figure.update_xaxes(
-        tickvals=rows,
-        ticktext=[_tick(card, int(row)) for row in rows],
-        tickangle=0,
-        tickfont_size=11,
-        range=[-1, n_bars],
-        rangeslider_visible=False,
-    )
+    _time_axis(figure, card)
     figure.update_yaxes(title_text="price")
     return figure
 
@@ -210,6 +194,87 @@ def contributions_figure(card: DecisionCard) -> go.Figure:
     return figure
 
 
+def feature_figure(view: FeatureView) -> go.Figure:
+    """Chart of the price over the feature's values, bar by bar; drag to look closer, double-click to come back.
+
+    Parameters
+    ----------
+    view : FeatureView
+        Prices in price units; NaN values leave a gap.
+
+    Returns
+    -------
+    plotly Figure
+        Candles above, the feature as a line below, on one axis of positions.
+
+    Point in time
+    -------------
+    Draws all rows given.
+
+    Raises
+    ------
+    DataError
+        If the columns differ in length.
+    """
+    lengths = {name: len(getattr(view, name)) for name in ("opened_at", "open", "high", "low", "close", "values")}
+    if len(set(lengths.values())) != 1:
+        raise DataError(f"{view.name} has columns of {lengths} bars. Cut all from the same window.")
+    figure = _figure(height=560)
+    _candles(figure, view)
+    figure.add_scatter(
+        x=np.arange(len(view.values)), y=view.values, yaxis="y2", name=escape(view.name), mode="lines", connectgaps=False,
+        line={"color": BLUE, "width": 1.4}, customdata=[isoformat(at) for at in view.opened_at.tolist()],
+        hovertemplate="%{customdata}<br>%{y:,.6~g}<extra></extra>",
+    )  # fmt: skip
+    _time_axis(figure, view)
+    figure.update_xaxes(fixedrange=False, anchor="y2")
+    figure.update_yaxes(title_text="price", domain=[0.42, 1.0])
+    below = figure.layout.yaxis.to_plotly_json() | {
+        "domain": [0.0, 0.36],
+        "anchor": "x",
+        "title": {"text": escape(view.name)},
+    }
+    figure.update_layout(yaxis2=below, dragmode="zoom")
+    return figure
+
+
+def distribution_figure(view: FeatureView) -> go.Figure:
+    """Bars of how many values lie where; the outer ones hold what lies beyond them too.
+
+    Parameters
+    ----------
+    view : FeatureView
+        With at least one finite value.
+
+    Returns
+    -------
+    plotly Figure
+        One bar a bin, or a value where there are few distinct ones.
+
+    Point in time
+    -------------
+    Draws all rows counted.
+    """
+    found = view.distribution
+    edges = found.edges
+    figure = _figure(height=300)
+    if found.is_discrete:
+        figure.add_bar(
+            x=[f"{value:.6g}" for value in edges], y=found.counts, hovertemplate="%{x}: %{y:,}<extra></extra>"
+        )
+        figure.update_xaxes(type="category")
+    else:
+        spans = [f"{low:.4g} to {high:.4g}" for low, high in pairwise(edges)]
+        figure.add_bar(
+            x=(edges[:-1] + edges[1:]) / 2, y=found.counts, width=np.diff(edges), customdata=spans,
+            hovertemplate="%{customdata}: %{y:,}<extra></extra>",
+        )  # fmt: skip
+    figure.update_traces(marker={"color": BLUE, "line": {"color": "#ffffff", "width": 1}})
+    figure.update_xaxes(title_text=escape(view.name))
+    figure.update_yaxes(title_text="bars")
+    return figure
+
+
 def _figure(height: int) -> go.Figure:
     """An empty figure in the page's look."""
     figure = go.Figure(layout=go.Layout(template="none"))
@@ -235,10 +300,38 @@ def _decision_row(card: DecisionCard) -> int:
     return row if row >= 0 else card.entry_row
 
 
-def _tick(card: DecisionCard, row: int) -> str:
+def _candles(figure: go.Figure, view: DecisionCard | FeatureView) -> None:
+    """Candles side by side by position; rising bars are hollow."""
+    figure.add_candlestick(
+        x=np.arange(len(view.open)), open=view.open, high=view.high, low=view.low, close=view.close, name="price",
+        increasing={"line": {"color": SLATE, "width": 1}, "fillcolor": _CLEAR},
+        decreasing={"line": {"color": SLATE, "width": 1}, "fillcolor": SLATE},
+        hovertext=[isoformat(at) for at in view.opened_at.tolist()],
+        hovertemplate=(
+            "%{hovertext}<br>open %{open:,.6~g} · high %{high:,.6~g}<br>low %{low:,.6~g} · close %{close:,.6~g}"
+            "<extra></extra>"
+        ),
+    )  # fmt: skip
+
+
+def _time_axis(figure: go.Figure, view: DecisionCard | FeatureView) -> None:
+    """Positions below, times of some of them as labels."""
+    n_bars = len(view.open)
+    rows = np.unique(np.linspace(0, n_bars - 1, _N_TICKS).round().astype(int))
+    figure.update_xaxes(
+        tickvals=rows,
+        ticktext=[_tick(view, int(row)) for row in rows],
+        tickangle=0,
+        tickfont_size=11,
+        range=[-1, n_bars],
+        rangeslider_visible=False,
+    )
+
+
+def _tick(view: DecisionCard | FeatureView, row: int) -> str:
     """Day and month over the hour, or over the year where bars are days."""
-    opened = to_datetime(int(card.opened_at[row]))
-    is_daily = not np.any(card.opened_at % _DAY_US)
+    opened = to_datetime(int(view.opened_at[row]))
+    is_daily = not np.any(view.opened_at % _DAY_US)
     return f"{opened:%d %b}<br>{opened:%Y}" if is_daily else f"{opened:%d %b}<br>{opened:%H:%M}"
 
 

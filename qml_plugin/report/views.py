@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qml_plugin.records import FloatArray, IntArray
+from qml_plugin.stats.distribution import Distribution
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,3 +119,29 @@ class DemoPage:
     cards: tuple[DecisionCard, ...]
     database: str
     versions: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureView:
+    """One feature on one series: what it means, its values under the price, its distribution.
+
+    The arrays cover the bars that are drawn, which may be the last of the ``n_bars`` that `distribution` counts.
+    """
+
+    name: str
+    definition: str
+    source: str
+    needs: str
+    window: int
+    warmup: int
+    version: str
+    symbol: str
+    timeframe: str
+    n_bars: int
+    opened_at: IntArray
+    open: FloatArray
+    high: FloatArray
+    low: FloatArray
+    close: FloatArray
+    values: FloatArray
+    distribution: Distribution

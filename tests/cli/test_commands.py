@@ -61,7 +61,8 @@ def is_refused(answer, code, message):
 
 def test_the_commands():
     assert {" ".join(path) for path, command in commands() if not hasattr(command, "commands")} == {
-        "demo", "stats", "similar", "db migrate", "db info", "features list",
+        "demo", "stats", "similar", "warmup", "db migrate", "db info",
+        "features list", "features show", "features compute", "features redundancy",
     }  # fmt: skip
 
 
@@ -94,7 +95,9 @@ def test_help_tells_defaults_and_the_environment(qml):
     assert "QML_DB" in text
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"], ["similar", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["demo", "--help"], ["similar", "--help"], ["features", "show", "--help"]]
+)
 def test_help_loads_nothing_heavy(arguments):
     code = (
         "import sys\nfrom qml_plugin.cli import main\n"
@@ -128,10 +131,16 @@ def test_features_are_listed_whole(qml):
     code, out, err = qml("features", "list")
     assert (code, err) == (0, "")
     lines = out.splitlines()
-    assert lines[0].split() == ["name", "category", "window", "warmup", "definition", "source"]
+    assert lines[0].split() == ["name", "category", "needs", "window", "warmup", "definition", "source"]
     assert len(lines) == len(CATALOGUE) + 1
     for line, feature in zip(lines[1:], CATALOGUE, strict=True):
-        assert line.split()[:4] == [feature.name, feature.category, str(feature.window), str(feature.warmup)]
+        assert line.split()[:5] == [
+            feature.name,
+            feature.category,
+            feature.needs,
+            str(feature.window),
+            str(feature.warmup),
+        ]
         assert feature.definition in line
         assert feature.source in line
 
@@ -140,7 +149,7 @@ def test_features_are_listed_whole(qml):
 def test_features_of_a_category(qml, category):
     listed = strict(qml("features", "list", "--category", category, "--json")[1])
     assert [row["name"] for row in listed] == [f.name for f in CATALOGUE if f.category == category]
-    assert set(listed[0]) == {"name", "category", "window", "warmup", "definition", "source"}
+    assert set(listed[0]) == {"name", "category", "needs", "window", "warmup", "definition", "source"}
 
 
 def test_an_unknown_category_is_refused_with_the_known_ones(qml):
@@ -399,4 +408,4 @@ def test_a_narrow_terminal_gets_a_paragraph_a_row():
             shown += chunk
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in shown.decode().splitlines()]
     assert max(map(len, lines)) <= 80
-    assert sum(line.startswith("regime_is_trending category regime · window 28") for line in lines) == 1
+    assert sum(line.startswith("regime_is_trending category regime · needs bars · window 28") for line in lines) == 1

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 from qml_plugin.errors import DataError, FeatureMismatch, LookAheadError
-from qml_plugin.features import CATALOGUE, FEATURE_SET
+from qml_plugin.features import CATALOGUE
 from qml_plugin.gate import Requirements
-from qml_plugin.memory import MODEL_INPUTS, PatternMemory, Policy
+from qml_plugin.memory import PatternMemory, Policy
+from qml_plugin.memory.past import NEIGHBOUR_FEATURES
 from qml_plugin.records import KnownPatterns
 from tests.conftest import random_walk
 from tests.memory.conftest import EAGER
@@ -31,7 +32,7 @@ def noise(n, *, win_share=0.5, known_until, seed=0, confidence=None, group="NOIS
     is_win = rng.permutation(np.arange(n) < round(win_share * n))
     resolved_at = known_until - np.arange(n)[::-1] * 4 * HOUR
     return KnownPatterns(
-        feature_set=FEATURE_SET,
+        feature_set=CATALOGUE.feature_set,
         pattern_id=tuple(f"noise-{i:04d}" for i in range(n)),
         group=(group,) * n,
         side=np.where(rng.random(n) < 0.5, 1, -1).astype(np.int8),
@@ -66,7 +67,9 @@ def test_a_policy_refuses_what_it_cannot_do(options, message):
 
 
 def test_a_snapshot_of_other_features_is_refused(hourly):
-    with pytest.raises(FeatureMismatch, match=rf"feature set eeeeeeeeeeee, this version computes {FEATURE_SET[:12]}"):
+    with pytest.raises(
+        FeatureMismatch, match=rf"feature set eeeeeeeeeeee, this version computes {CATALOGUE.feature_set[:12]}"
+    ):
         PatternMemory(hourly, KnownPatterns.empty("e" * 64, len(CATALOGUE)))
 
 
@@ -105,7 +108,7 @@ def test_contributions_name_the_inputs_and_come_largest_first(first_walk):
     assert explained
     for decision in explained:
         names, sizes = zip(*decision.contributions, strict=True)
-        assert set(names) <= set(MODEL_INPUTS)
+        assert set(names) <= {*CATALOGUE.names, "entry_side", *NEIGHBOUR_FEATURES}
         assert len(set(names)) == len(names) == 8
         assert list(np.abs(sizes)) == sorted(np.abs(sizes), reverse=True)
 
@@ -206,7 +209,7 @@ def test_a_pattern_ignored_by_hand_is_never_known(hourly, hourly_entries, first_
     """Its own run would know it; the label says otherwise."""
     used = [n.pattern_id for d in decisions(first_walk)[:60] for n in d.neighbours]
     ignored = max(set(used), key=lambda pattern_id: (used.count(pattern_id), pattern_id))
-    known = replace(KnownPatterns.empty(FEATURE_SET, len(CATALOGUE)), ignored=frozenset({ignored}))
+    known = replace(KnownPatterns.empty(CATALOGUE.feature_set, len(CATALOGUE)), ignored=frozenset({ignored}))
     memory = walk(hourly, hourly_entries[:60], known, SHADOW)
     assert all(n.pattern_id != ignored for d in decisions(memory) for n in d.neighbours)
     assert decisions(memory)[-1].n_known == decisions(first_walk)[59].n_known - 1
@@ -243,7 +246,7 @@ def test_one_class_is_named(hourly):
 def test_the_base_rate_never_gates(hourly):
     """Scores of the past earned the right to skip, but no model can speak today."""
     entry = make_entry(hourly, 400)
-    known = noise(150, known_until=entry.known_at, confidence=(0.8, 0.1), seed=1)
+    known = noise(150, known_until=entry.known_at, confidence=(0.8, 0.1), seed=2)
     decision = walk(hourly, [entry], known, Policy(requirements=EAGER)).decide(entry)
     assert decision.model == "base_rate"
     assert (decision.action, decision.reason) == ("abstain", "no_skill: no model beats the base rate now")

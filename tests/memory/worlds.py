@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from qml_plugin.bars import bars_from_frame
-from qml_plugin.features import CATALOGUE, FEATURE_SET, entry_features, market_features
+from qml_plugin.features import CATALOGUE, MarketFeatures, entry_features
 from qml_plugin.features.kernels import wilder_atr
 from qml_plugin.gate import break_even_confidence, fit_confidence, judge
 from qml_plugin.labels.outcomes import barrier_outcome, barriers_for
@@ -91,7 +92,7 @@ def snapshot(patterns, *, has_confidence=True):
     rows = sorted((p for p in patterns if p.outcome), key=lambda p: (p.outcome.resolved_at, p.pattern_id))
     scores = [p.confidence if has_confidence and p.confidence is not None else math.nan for p in rows]
     return KnownPatterns(
-        feature_set=FEATURE_SET,
+        feature_set=CATALOGUE.feature_set,
         pattern_id=tuple(p.pattern_id for p in rows),
         group=tuple(f"{p.entry.symbol}|{p.entry.timeframe}" for p in rows),
         side=np.array([p.entry.side for p in rows], np.int8),
@@ -124,11 +125,13 @@ class Twin:
 
     def __init__(self, bars, known, policy):
         self.bars, self.known, self.policy = bars, known, policy
-        self.market = market_features(bars)
+        self.market = MarketFeatures(bars)
         self.entries, self.scores, self.fitted = [], {}, {}
 
     def features(self, entry):
-        return entry_features(self.bars, self.market[entry.bar], entry)
+        earlier = itertools.takewhile(lambda other: other is not entry, self.entries)
+        before = [other.bar for other in earlier if other.strategy == entry.strategy]
+        return entry_features(self.market, entry, last_entry_bar=before[-1] if before else None)
 
     def visible(self, now):
         """Every resolved pattern of snapshot and run whose outcome is known at `now`, in the memory's order."""

@@ -1,0 +1,113 @@
+"""What the commands say, and how: tables, numbers, progress, and a word before a long wait."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+_COMPILE_SECONDS = 20
+
+
+class ProgressLine:
+    """A progress line on stderr, silent when it is not a terminal."""
+
+    def __enter__(self) -> Any:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._bar = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+        self._bar.start()
+        task = self._bar.add_task("preparing", total=None)
+        return lambda done, total, text: self._bar.update(task, completed=done, total=total, description=text)
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+
+@contextmanager
+def telling_of_compilation() -> Iterator[None]:
+    """Within the block, one line on stderr before the first kernel that must be compiled; none where the cache holds all."""
+    from qml_plugin.features.compiled import when_compiling
+
+    told: list[str] = []
+
+    def tell(name: str) -> None:
+        if not told:
+            typer.echo(
+                f"compiling the feature kernels, once per machine and version, about {_COMPILE_SECONDS} s "
+                "(qml warmup does it ahead) ...",
+                err=True,
+            )
+        told.append(name)
+
+    with when_compiling(tell):
+        yield
+
+
+def say(text: str = "") -> None:
+    """A line on stdout."""
+    typer.echo(text)
+
+
+def percent(value: float | None) -> str:
+    """A fraction as percent; a dash for None."""
+    return "–" if value is None else f"{number(100 * value, 1)} %"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number with fixed digits; a dash for None."""
+    return "–" if value is None else f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0 turns -0.0 into 0.0
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table as wide as it needs to be; on a terminal that is narrower, a paragraph a row instead."""
+    from rich.measure import Measurement
+
+    console, wide = Console(highlight=False), Console(width=10_000, highlight=False)
+    cells = [[_cell(value) for value in row] for row in rows]
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in cells:
+        table.add_row(*row)
+    if not console.is_terminal:
+        wide.print(table)
+    elif len(columns) <= 2 or Measurement.get(wide, wide.options, table).maximum <= console.width:
+        console.print(table)
+    else:
+        for first, *others in cells:
+            facts = [f"[dim]{column}[/] {text}" for column, text in zip(columns[1:], others, strict=True)]
+            console.print(f"[bold]{first}[/]", " · ".join(facts), soft_wrap=False)
+
+
+def _cell(value: object) -> str:
+    from rich.markup import escape
+
+    return escape(
+        "–" if value is None else value.isoformat(" ", "minutes") if isinstance(value, datetime) else str(value)
+    )
+
+
+def print_mapping(values: dict[str, Any], as_json: bool) -> None:
+    """Names and values in two columns, or JSON."""
+    if as_json:
+        say(json.dumps(values, default=str, indent=2))
+        return
+    print_table(("what", "value"), list(_flat(values)))
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

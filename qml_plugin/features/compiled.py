@@ -1,0 +1,60 @@
+"""Compile a kernel with numba and keep the machine code on disk until any kernel of this folder changes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from numba import njit
+from numba.core.caching import FunctionCache
+
+from qml_plugin.features.versions import kernels_sha256
+
+F = TypeVar("F", bound=Callable[..., Any])
+Listener = Callable[[str], object]
+
+_listeners: list[Listener] = []
+
+
+class _SharedSourceCache(FunctionCache):
+    """Numba's own notices changes of the kernel's file only, not of the kernels and constants it takes from others."""
+
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        return (*super()._index_key(sig, codegen), kernels_sha256())  # type: ignore[no-untyped-call]
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        found = super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+        if found is None:
+            for tell in _listeners:
+                tell(f"{self._py_func.__module__.rpartition('.')[2]}.{self._py_func.__name__}")
+        return found
+
+
+def kernel(function: F) -> F:
+    """`numba.njit` without fastmath, cached under the hash of all kernels."""
+    dispatcher = njit(function)
+    try:
+        dispatcher._cache = _SharedSourceCache(function)  # type: ignore[no-untyped-call]
+    except RuntimeError as error:  # no folder to write to: neither the package's, nor the user's
+        warnings.warn(
+            f"compiled kernels cannot be kept: {error}. Every process will compile anew, for some 20 s; let "
+            "NUMBA_CACHE_DIR name a folder that can be written.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return dispatcher  # type: ignore[no-any-return]
+
+
+@contextmanager
+def when_compiling(tell: Listener) -> Iterator[None]:
+    """Within the block, call `tell` with the name of each kernel that the disk does not hold, before it is compiled.
+
+    Asked at the very lookup that decides, so that it cannot err about the signature, the processor or the version.
+    """
+    _listeners.append(tell)
+    try:
+        yield
+    finally:
+        _listeners.remove(tell)
