@@ -175,3 +175,74 @@ def db_info(db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
     from qml_plugin.registry.migrations import info
 
     print_mapping(info(db), as_json)
+
+
+@db_app.command("backup")
+def db_backup(
+    db: Db = DEFAULT_DB,
+    out: Annotated[
+        Path | None, typer.Option(help="File to make; beside the database, named by the time, if absent.")
+    ] = None,
+) -> None:
+    """Copy the database into one file while others use it; a plain copy of the file would lose the newest rows."""
+    from qml_plugin.registry.maintenance import backup
+
+    say(f"backup    {backup(db, out)}")
+
+
+@db_app.command("restore")
+def db_restore(
+    backup: Annotated[Path, typer.Argument(help="File that a backup or an upgrade made.")],
+    db: Db = DEFAULT_DB,
+    replace: Annotated[bool, typer.Option("--replace", help="Move a database that is there aside first.")] = False,
+) -> None:
+    """Put a checked backup in the place of the database; what was there is moved aside, never overwritten."""
+    from qml_plugin.registry.maintenance import restore
+
+    aside = restore(db, backup, replace=replace)
+    say(f"restored  {db}" + (f"\nbefore    {aside}" if aside else ""))
+
+
+@db_app.command("doctor")
+def db_doctor(
+    db: Db = DEFAULT_DB,
+    deep: Annotated[bool, typer.Option("--deep", help="Check every row, vector and model file by its hash.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Examine the database and say what is wrong with it; exit code 4 if it is damaged."""
+    from qml_plugin.registry.maintenance import doctor
+
+    report = doctor(db, deep=deep)
+    if as_json:
+        print_mapping(report, as_json)
+    else:
+        findings = {"warning": report.pop("warnings"), "damage": report.pop("damages")}
+        print_mapping(report | {"healthy": "no" if findings["damage"] else "yes"}, as_json)
+        for kind, sentences in findings.items():
+            for sentence in sentences:
+                say(f"{kind}: {sentence}")
+        report["damages"] = findings["damage"]
+    if report["damages"]:
+        raise typer.Exit(4)
+
+
+@db_app.command("export")
+def db_export(
+    folder: Annotated[Path, typer.Argument(help="Folder to make, with a Parquet file a table and a manifest.")],
+    db: Db = DEFAULT_DB,
+) -> None:
+    """Write every table, value for value, as Parquet with a JSON manifest of rows and hashes."""
+    from qml_plugin.registry.transfer import export_registry
+
+    print_table(("table", "rows"), list(export_registry(db, folder).items()))
+
+
+@db_app.command("import")
+def db_import(
+    folder: Annotated[Path, typer.Argument(help="Folder that an export made.")],
+    db: Db = DEFAULT_DB,
+) -> None:
+    """Fill a new or empty database from an export, all of it or nothing; what does not match its hash is refused."""
+    from qml_plugin.registry.transfer import import_registry
+
+    print_table(("table", "rows"), list(import_registry(db, folder).items()))

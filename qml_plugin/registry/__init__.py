@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from qml_plugin.registry.store import PatternRegistry
+from qml_plugin.registry.known import Snapshot
+from qml_plugin.registry.patterns import PatternRegistry
 
-__all__ = ["PatternRegistry"]
+__all__ = ["PatternRegistry", "Snapshot"]

@@ -63,6 +63,7 @@ def run_row(run: Run) -> Row:
         "data_bars": int(run.data_bars),
         "git_hash": run.git_hash,
         "git_dirty": None if run.is_git_dirty is None else bool(run.is_git_dirty),
+        "source_sha256": run.versions.get("strategy_source"),
         "seed": int(run.seed),
         "versions_json": to_json(run.versions, "versions of the run"),
         "metrics_json": to_json(run.metrics, "metrics of the run"),
@@ -83,6 +84,13 @@ def decision_rows(run_id: str, decisions: Sequence[Decision], returns: Mapping[s
             "reason": decision.reason,
             "neighbours_json": to_json([_neighbour(near) for near in decision.neighbours], "neighbours of a decision"),
             "trade_return": number(returns.get(decision.pattern_id)),
+            "threshold": number(decision.threshold),
+            "model": decision.model,
+            "contributions_json": to_ordered_json(dict(decision.contributions), "contributions of a decision")
+            if decision.contributions
+            else None,
+            "base_rate": number(decision.base_rate),
+            "n_known": int(decision.n_known),
         }
         for decision in decisions
     ]
@@ -92,19 +100,30 @@ def parsed_run(row: sa.RowMapping) -> Row:
     """A row of ``experiments`` with its JSON read."""
     parsed = dict(row)
     for name in ("params", "versions", "metrics"):
-        parsed[name] = orjson.loads(str(parsed.pop(f"{name}_json")))
+        text = parsed.pop(f"{name}_json")
+        parsed[name] = None if text is None else orjson.loads(str(text))
     return parsed
 
 
 def number(value: float | None) -> float | None:
     """A Python float, None where there is no value: a NaN is no value."""
-    return None if value is None or math.isnan(value) else float(value)
+    # + 0.0 takes the sign off a zero: SQLite keeps none, and a hash of the row would tell them apart.
+    return None if value is None or math.isnan(value) else float(value) + 0.0
 
 
 def to_json(value: object, what: str) -> str:
-    """JSON text; a number that is not finite becomes null."""
+    """JSON text with sorted keys; a number that is not finite becomes null."""
+    return _json(value, what, _NUMPY_SORTED)
+
+
+def to_ordered_json(value: object, what: str) -> str:
+    """JSON text with keys in the order given."""
+    return _json(value, what, orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _json(value: object, what: str, option: int) -> str:
     try:
-        return orjson.dumps(value, option=_NUMPY_SORTED).decode()
+        return orjson.dumps(value, option=option).decode()
     except TypeError as error:
         raise DataError(
             f"the {what} cannot be written as JSON: {error}. Use numbers, text, booleans, None, lists and mappings "

@@ -27,7 +27,7 @@ ml_pattern_registry = sa.Table(
     sa.Column("timeframe", sa.Text, nullable=False),
     sa.Column("detection_time", sa.DateTime, nullable=False),
     sa.Column("pattern_type", sa.Text, nullable=False),
-    # {feature name: value or null}; the floats read back are the floats written, bit for bit.
+    # {feature name: value or null}; the floats read back are the floats written, bit for bit. This is the truth.
     sa.Column("features_json", sa.Text, nullable=False),
     sa.Column("validity_score", sa.Float),
     sa.Column("ml_confidence", sa.Float),
@@ -54,11 +54,29 @@ ml_pattern_registry = sa.Table(
     # Hash of the catalogue that features_json follows.
     sa.Column("feature_set", sa.Text, nullable=False),
     sa.Column("setup_json", sa.Text),
+    # features_json as little-endian float32 in the order of feature_sets, for speed. A trigger empties it when
+    # features_json changes without it, and readers then take the JSON: the two cannot disagree.
+    sa.Column("features_f32", sa.LargeBinary),
+    # SHA-256 of every other column but the times of the row itself, and features_f32, which is compared with
+    # features_json.
+    sa.Column("row_sha256", sa.Text),
+    # Number of the commit that made the result known: what a snapshot saw is what has no greater number.
+    sa.Column("known_seq", sa.BigInteger),
     sa.CheckConstraint("user_label IN ('win', 'loss', 'ignore')", name="user_label"),
     sa.CheckConstraint("side IN (-1, 1)", name="side"),
     sa.CheckConstraint("barrier_outcome IN ('win', 'loss')", name="barrier_outcome"),
     sa.CheckConstraint("exit_reason IN ('stop', 'target', 'time')", name="exit_reason"),
     sa.Index(None, "feature_set", "resolved_at", "pattern_id"),
+    sa.Index(None, "known_seq"),
+)
+
+feature_sets = sa.Table(
+    "feature_sets",
+    metadata,
+    sa.Column("feature_set", sa.Text, primary_key=True),
+    # {feature name: hash of its version, null where it is not known}, in the order of the columns.
+    sa.Column("versions_json", sa.Text, nullable=False),
+    sa.Column("created_at", sa.DateTime, nullable=False),
 )
 
 ml_model_versions = sa.Table(
@@ -74,6 +92,18 @@ ml_model_versions = sa.Table(
     sa.Column("trained_through", sa.DateTime),
     sa.Column("sha256", sa.Text),
     sa.Column("metrics_json", sa.Text),
+    sa.Column("strategy", sa.Text),
+    sa.Column("timeframe", sa.Text),
+    sa.Column("card_json", sa.Text),
+    # One active model for each strategy and timeframe.
+    sa.Index(
+        None,
+        "strategy",
+        "timeframe",
+        unique=True,
+        sqlite_where=sa.text("active"),
+        postgresql_where=sa.text("active"),
+    ),
 )
 
 experiments = sa.Table(
@@ -83,6 +113,7 @@ experiments = sa.Table(
     # No foreign key: the cells of a sweep are saved before the sweep itself is.
     sa.Column("parent_run_id", sa.Text),
     sa.Column("kind", sa.Text, nullable=False),
+    # "running" from its start on; metrics_json and finished_at come with its end.
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("strategy_name", sa.Text, nullable=False),
     sa.Column("symbol", sa.Text, nullable=False),
@@ -97,12 +128,28 @@ experiments = sa.Table(
     sa.Column("git_dirty", sa.Boolean),
     sa.Column("seed", sa.BigInteger, nullable=False),
     sa.Column("versions_json", sa.Text, nullable=False),
-    sa.Column("metrics_json", sa.Text, nullable=False),
+    sa.Column("metrics_json", sa.Text),
     sa.Column("verdict", sa.Text),
     sa.Column("started_at", sa.DateTime, nullable=False),
-    sa.Column("finished_at", sa.DateTime, nullable=False),
+    sa.Column("finished_at", sa.DateTime),
     sa.Column("error", sa.Text),
+    # Hash of the strategy's source, and what the working tree had changed since git_hash.
+    sa.Column("source_sha256", sa.Text),
+    sa.Column("git_diff", sa.Text),
+    # The known patterns it started from: see `Snapshot`.
+    sa.Column("snapshot_seq", sa.BigInteger),
+    sa.Column("snapshot_patterns", sa.Integer),
+    sa.Column("snapshot_sha256", sa.Text),
+    # Who runs it, so that the next run can tell a dead one: process_started tells a process from a later one that
+    # got the same pid, and heartbeat_at a process on another host.
+    sa.Column("host", sa.Text),
+    sa.Column("pid", sa.Integer),
+    sa.Column("process_started", sa.Text),
+    sa.Column("heartbeat_at", sa.DateTime),
     sa.Index(None, "finished_at", "run_id"),
+    sa.Index(None, "status"),
+    sa.Index(None, "strategy_name", "data_hash"),
+    sa.Index(None, "parent_run_id"),
 )
 
 run_decisions = sa.Table(
@@ -117,5 +164,22 @@ run_decisions = sa.Table(
     sa.Column("neighbours_json", sa.Text, nullable=False),
     # Return of the real trade in this run, after costs, as a fraction: 0.025 is +2.5 %.
     sa.Column("trade_return", sa.Float),
+    sa.Column("threshold", sa.Float),
+    sa.Column("model", sa.Text),
+    # {model input: contribution in log-odds}, largest first.
+    sa.Column("contributions_json", sa.Text),
+    sa.Column("base_rate", sa.Float),
+    sa.Column("n_known", sa.Integer),
     sa.CheckConstraint("action IN ('take', 'skip', 'abstain')", name="action"),
+)
+
+run_returns = sa.Table(
+    "run_returns",
+    metadata,
+    sa.Column("run_id", sa.Text, sa.ForeignKey("experiments.run_id"), primary_key=True),
+    # returns_f64 holds little-endian float64 fractions of the equity, one for each bar from first_bar on.
+    sa.Column("first_bar", sa.Integer, nullable=False),
+    sa.Column("n_bars", sa.Integer, nullable=False),
+    sa.Column("returns_f64", sa.LargeBinary, nullable=False),
+    sa.Column("sha256", sa.Text, nullable=False),
 )

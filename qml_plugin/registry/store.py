@@ -1,34 +1,29 @@
-"""PatternRegistry: what a run learns goes in as one transaction and comes out as columns."""
+"""RunStore: what a run learns goes in as one transaction and comes out as columns."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from qml_plugin.clock import to_datetime
 from qml_plugin.errors import DataError
 from qml_plugin.records import Decision, KnownPatterns, Pattern, Run
+from qml_plugin.registry import feature_sets
 from qml_plugin.registry.connection import Database
+from qml_plugin.registry.known import IS_KNOWN, RESULT, Snapshot, known_of
 from qml_plugin.registry.ledger import Row, decision_rows, parsed_run, run_row
 from qml_plugin.registry.migrations import ensure_current
-from qml_plugin.registry.rows import feature_vector, known_columns, parsed_pattern, pattern_row
+from qml_plugin.registry.registering import last_seq, register
+from qml_plugin.registry.rows import parsed_pattern, pattern_rows
 from qml_plugin.registry.schema import experiments, ml_pattern_registry, run_decisions
 
 _PATTERNS = ml_pattern_registry.c
-# A label given by hand decides; "ignore" is neither, and so unknown.
-_RESULT = sa.case(
-    (_PATTERNS.user_label.in_(("win", "loss")), _PATTERNS.user_label),
-    (_PATTERNS.user_label.is_(None), _PATTERNS.barrier_outcome),
-)
-_IS_KNOWN = sa.and_(_PATTERNS.resolved_at.is_not(None), _RESULT.is_not(None))
 
 
-class PatternRegistry:
+class RunStore:
     """A database of registered patterns, runs and decisions.
 
     A new file is created with its tables, and so are the folders above it. Nothing is held open between calls: an
@@ -56,27 +51,30 @@ class PatternRegistry:
         If the file is damaged, or another program's. Every method may raise it.
     RegistryError
         If the URL is not understood, or the file cannot be opened, read or written.
-
-    Examples
-    --------
-    >>> registry = PatternRegistry("sqlite://")
-    >>> registry.get_statistics()["n_patterns"]
-    0
     """
 
     def __init__(self, url: str, *, busy_timeout_s: float = 20.0, create: bool = True) -> None:
         self._database = Database(url, busy_timeout_s)
-        if not create:
-            self._database.require_file()
-        ensure_current(self._database)
+        ensure_current(self._database, create=create)
 
     def __repr__(self) -> str:
-        return f"PatternRegistry({self.url!r})"
+        return f"{type(self).__name__}({self.url!r})"
 
     @property
     def url(self) -> str:
         """The URL it was opened with."""
         return self._database.url
+
+    @contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """Make many small commits fast, for as long as a ``with`` block lasts: for live use.
+
+        Elsewhere every call leaves one complete file behind, which takes some milliseconds. Inside the block the newest
+        rows stand in the log beside the file, as safe from a killed process as ever, and a plain copy of the file is
+        without them. A fork ends it.
+        """
+        with self._database.kept_open():
+            yield
 
     def known_patterns(self, feature_set: str, names: Sequence[str]) -> KnownPatterns:
         """Every pattern of one feature set whose result is known, as columns.
@@ -104,27 +102,38 @@ class PatternRegistry:
         RegistryCorrupt
             If a row's features are not what `names` promises; the message names the pattern.
         """
-        columns = ("pattern_id", "symbol", "timeframe", "side", "known_at", "resolved_at", "r_multiple")
-        query = (
-            sa.select(
-                *(_PATTERNS[name] for name in columns),
-                _PATTERNS.ml_confidence,
-                (_RESULT == "win").label("is_win"),
-                _PATTERNS.features_json,
-            )
-            .where(_PATTERNS.feature_set == feature_set, _IS_KNOWN)
-            .order_by(_PATTERNS.resolved_at, _PATTERNS.pattern_id)
-        )
-        names = list(names)
-        vectors: list[np.ndarray] = []
-        kept: list[tuple[object, ...]] = []
+        return self.read_snapshot(feature_set, names)[0]
+
+    def read_snapshot(
+        self, feature_set: str, names: Sequence[str], *, through_seq: int | None = None
+    ) -> tuple[KnownPatterns, Snapshot]:
+        """The known patterns, and what identifies this very set of them.
+
+        Parameters
+        ----------
+        feature_set : str
+        names : sequence of str, shape (n_features,)
+            As for `known_patterns`.
+        through_seq : int, optional
+            Leave out what became known in a later commit than this one: the ``seq`` of an earlier snapshot.
+
+        Returns
+        -------
+        (KnownPatterns, Snapshot)
+            The same set has the same ``sha256``; one that was relabelled, or lost a row, has another.
+
+        Point in time
+        -------------
+        As for `known_patterns`: of all that is in the registry, or was when that commit was made.
+        """
+        conditions = []
+        if through_seq is not None:
+            # A row of the user's own making has no number, and was there at any time.
+            conditions.append(sa.or_(_PATTERNS.known_seq.is_(None), _PATTERNS.known_seq <= through_seq))
         with self._database.read() as connection:
-            for row in connection.execute(query):
-                *values, features_json = row
-                vectors.append(feature_vector(row.pattern_id, features_json, names))
-                kept.append(tuple(values))
-            ignored = connection.scalars(sa.select(_PATTERNS.pattern_id).where(_PATTERNS.user_label == "ignore"))
-            return replace(known_columns(feature_set, len(names), kept, vectors), ignored=frozenset(ignored))
+            known = known_of(connection, feature_set, list(names), *conditions)
+            seq = last_seq(connection) if through_seq is None else through_seq
+        return known, Snapshot.of(known, seq)
 
     def save_run(
         self,
@@ -161,19 +170,24 @@ class PatternRegistry:
             If the arguments contradict each other, or hold a value that cannot be stored.
         """
         now = to_datetime(run.finished_at)
-        if names is None:
-            names = _catalogue_names(patterns)
-        _check_decisions(patterns, decisions, returns)
-        pattern_rows = [{**pattern_row(item, names), "created_at": now, "updated_at": now} for item in patterns]
+        versions = _catalogue_versions(patterns) if names is None else dict.fromkeys(names)
+        names = list(versions)
+        rows = pattern_rows(patterns, names)
+        _check_decisions(patterns, {str(row["pattern_id"]) for row in rows}, decisions, returns)
         row, choices = run_row(run), decision_rows(run.run_id, decisions, returns)
         with self._database.write() as connection:
-            if pattern_rows:
-                connection.execute(_fill(connection, list(pattern_rows[0])), pattern_rows)
-            found = connection.scalar(sa.select(experiments.c.status).where(experiments.c.run_id == run.run_id))
+            if rows:
+                feature_sets.record(connection, patterns[0].feature_set, versions, now)
+                register(connection, rows, now)
+            is_this = experiments.c.run_id == run.run_id
+            found = connection.scalar(sa.select(experiments.c.status).where(is_this))
             if found == "done" and run.status != "done":
                 return
             connection.execute(sa.delete(run_decisions).where(run_decisions.c.run_id == run.run_id))
-            connection.execute(_replace(connection, list(row)), row)
+            if found is None:
+                connection.execute(sa.insert(experiments).values(**row))
+            else:
+                connection.execute(sa.update(experiments).where(is_this).values(**row))
             if choices:
                 connection.execute(sa.insert(run_decisions), choices)
 
@@ -225,7 +239,7 @@ class PatternRegistry:
                     sa.func.max(_PATTERNS.detection_time),
                 ).select_from(ml_pattern_registry)
             ).one()
-            results = _counts(connection, _RESULT, _IS_KNOWN)
+            results = _counts(connection, RESULT, IS_KNOWN)
             runs = _counts(connection, experiments.c.status)
             n_known = sum(results.values())
             return {
@@ -246,7 +260,7 @@ class PatternRegistry:
             }
 
     def get_runs(self, limit: int = 50) -> list[dict[str, object]]:
-        """The runs that finished last, newest first.
+        """The runs that finished last, newest first; one that has not finished counts by its start.
 
         Parameters
         ----------
@@ -270,27 +284,27 @@ class PatternRegistry:
             return list(_newest_runs(connection, limit))
 
 
-def _catalogue_names(patterns: Sequence[Pattern]) -> list[str]:
-    """Names of the catalogue's features, after making sure that the patterns follow this very catalogue."""
-    # Only here is the catalogue needed.
-    from qml_plugin.features import CATALOGUE
-
+def _catalogue_versions(patterns: Sequence[Pattern]) -> feature_sets.Versions:
+    """Names and versions of the catalogue, after making sure that the patterns follow this very catalogue."""
+    feature_set, versions = feature_sets.catalogue()
     for pattern in patterns:
-        if pattern.feature_set != CATALOGUE.feature_set:
+        if pattern.feature_set != feature_set:
             raise DataError(
                 f"pattern {pattern.pattern_id} follows the feature set {pattern.feature_set}, the catalogue is "
-                f"{CATALOGUE.feature_set}. Pass names= for the features of another catalogue."
+                f"{feature_set}. Pass names= for the features of another catalogue."
             )
-    return list(CATALOGUE.names)
+    return versions
 
 
 def _check_decisions(
-    patterns: Sequence[Pattern], decisions: Sequence[Decision], returns: Mapping[str, float | None]
+    patterns: Sequence[Pattern],
+    registered: set[str],
+    decisions: Sequence[Decision],
+    returns: Mapping[str, float | None],
 ) -> None:
     """Refuse patterns of two feature sets, decisions without a pattern, and returns without a decision."""
     if len(sets := {pattern.feature_set for pattern in patterns}) > 1:
         raise DataError(f"the patterns follow {len(sets)} feature sets. Those of one run must follow one.")
-    registered = {pattern.pattern_id for pattern in patterns}
     decided: set[str] = set()
     for decision in decisions:
         if decision.pattern_id not in registered:
@@ -300,45 +314,6 @@ def _check_decisions(
         decided.add(decision.pattern_id)
     if stray := sorted(returns.keys() - decided):
         raise DataError(f"a return is given for pattern {stray[0]}, which has no decision in this run.")
-
-
-def _insert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
-    """The database's own INSERT, which knows ON CONFLICT."""
-    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
-
-
-def _fill(connection: sa.Connection, names: list[str]) -> sqlite.Insert | postgresql.Insert:
-    """Insert patterns; of one already there, fill the empty columns and leave the row alone if there are none.
-
-    Features of another catalogue are replaced as a whole: they are computed, not observed, and a row that kept the
-    old ones could never be compared with a new one.
-    """
-    statement = _insert(connection, ml_pattern_registry)
-    new = statement.excluded
-    fillable = [name for name in names if _PATTERNS[name].nullable]
-    is_other_catalogue = _PATTERNS.feature_set != new.feature_set
-    computed = {
-        name: sa.case((is_other_catalogue, new[name]), else_=_PATTERNS[name])
-        for name in ("features_json", "feature_set")
-    }
-    return statement.on_conflict_do_update(
-        index_elements=[_PATTERNS.pattern_id],
-        set_={name: sa.func.coalesce(_PATTERNS[name], new[name]) for name in fillable}
-        | computed
-        | {"updated_at": new.updated_at},
-        where=sa.or_(
-            is_other_catalogue, *(sa.and_(_PATTERNS[name].is_(None), new[name].is_not(None)) for name in fillable)
-        ),
-    )
-
-
-def _replace(connection: sa.Connection, names: list[str]) -> sqlite.Insert | postgresql.Insert:
-    """Insert a run, or write it over the row of the same id."""
-    statement = _insert(connection, experiments)
-    return statement.on_conflict_do_update(
-        index_elements=[experiments.c.run_id],
-        set_={name: statement.excluded[name] for name in names if name != "run_id"},
-    )
 
 
 def _counts(
@@ -352,5 +327,9 @@ def _counts(
 
 
 def _newest_runs(connection: sa.Connection, limit: int) -> Iterator[Row]:
-    query = sa.select(experiments).order_by(experiments.c.finished_at.desc(), experiments.c.run_id).limit(limit)
+    query = (
+        sa.select(experiments)
+        .order_by(sa.func.coalesce(experiments.c.finished_at, experiments.c.started_at).desc(), experiments.c.run_id)
+        .limit(limit)
+    )
     return (parsed_run(row) for row in connection.execute(query).mappings())

@@ -61,8 +61,8 @@ def is_refused(answer, code, message):
 
 def test_the_commands():
     assert {" ".join(path) for path, command in commands() if not hasattr(command, "commands")} == {
-        "demo", "stats", "similar", "warmup", "db migrate", "db info",
-        "features list", "features show", "features compute", "features redundancy",
+        "demo", "stats", "similar", "warmup", "db migrate", "db info", "db backup", "db restore", "db doctor", "db export",
+        "db import", "features list", "features show", "features compute", "features redundancy",
     }  # fmt: skip
 
 
@@ -272,7 +272,7 @@ def test_an_unknown_pattern_is_refused(qml, url):
 
 def test_migrate_makes_a_database_and_then_has_nothing_to_do(qml, tmp_path):
     path = tmp_path / "deep" / "new.db"
-    assert qml("db", "migrate", "--db", f"sqlite:///{path}") == (0, "applied 0001\n", "")
+    assert qml("db", "migrate", "--db", f"sqlite:///{path}") == (0, "applied 0001, 0002\n", "")
     assert path.exists()
     assert qml("db", "migrate", "--db", f"sqlite:///{path}") == (0, "already at the current schema version\n", "")
     told = strict(qml("stats", "--db", f"sqlite:///{path}", "--json")[1])

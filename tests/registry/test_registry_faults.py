@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
 
 from qml_plugin.errors import DataError, RegistryBusy, RegistryCorrupt, RegistryError
 from qml_plugin.registry import PatternRegistry
-from qml_plugin.registry.connection import Database
+from qml_plugin.registry.connection import Database, _let_all_go
 from qml_plugin.registry.migrations import info, migrate
 from tests.registry.registry_samples import (
     FEATURE_SET,
@@ -106,7 +107,7 @@ def test_six_processes_open_a_new_database_at_once(tmp_path):
     released_together(OPEN, tmp_path, 6)
     for number in range(2):
         rows = dump(tmp_path / "new" / f"{number}.db")
-        assert rows["schema_migrations"] == [("0001",)]
+        assert rows["schema_migrations"] == [("0002",)]
         assert len(rows["ml_pattern_registry"]) == len(rows["experiments"]) == 6
 
 
@@ -142,6 +143,25 @@ def test_a_writer_takes_the_lock_before_it_reads(url, filled):
     with rival.write() as connection:
         connection.exec_driver_sql("UPDATE experiments SET verdict = 'B'")
     assert filled.get_runs()[0]["verdict"] == "B"
+
+
+@pytest.mark.parametrize("where", ["file", "memory"])
+def test_a_reader_cannot_begin_to_write(url, filled, where):
+    registry = filled if where == "file" else PatternRegistry("sqlite://")
+    with (
+        pytest.raises(RegistryError, match="attempt to write a readonly database"),
+        registry._database.read() as reader,
+    ):
+        reader.exec_driver_sql("DELETE FROM run_decisions")
+    save(registry, [make_pattern(60)], make_run("after"))
+
+
+def test_a_connection_kept_open_is_closed_by_a_fork_of_another_thread(filled, path):
+    with filled.kept_open(), ThreadPoolExecutor(1) as pool:
+        save(filled, [make_pattern(60)], make_run("live"))
+        assert path.with_name("registry.db-wal").exists()
+        pool.submit(_let_all_go).result()
+        assert not path.with_name("registry.db-wal").exists()
 
 
 def test_a_reader_sees_one_moment(url, filled):
@@ -246,4 +266,8 @@ def test_a_full_disk_keeps_what_was_there(path, url, filled, monkeypatch):
 
 def test_a_decision_on_a_pattern_that_does_not_exist_cannot_be_stored(url, filled):
     with pytest.raises(DataError, match="FOREIGN KEY"):
-        write(url, "INSERT INTO run_decisions VALUES ('run-1', 'nothing', 'take', NULL, '', '[]', NULL)")
+        write(
+            url,
+            "INSERT INTO run_decisions (run_id, pattern_id, action, reason, neighbours_json) "
+            "VALUES ('run-1', 'nothing', 'take', '', '[]')",
+        )

@@ -289,7 +289,7 @@ def test_text_is_data_and_nothing_else(registry, path, text):
     assert registry.get_statistics()["symbols"] == {text: 1}
     assert registry.get_runs()[0]["params"] == {text: text}
     assert registry.known_patterns(text, NAMES).pattern_id == ()
-    assert len(dump(path)) == 5
+    assert len(dump(path)) == 7
 
 
 def test_parameters_hash_in_full_and_whatever_their_order():

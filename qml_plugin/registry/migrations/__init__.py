@@ -5,6 +5,7 @@ An upgrade is one transaction under the write lock: tables and recorded revision
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -19,6 +20,11 @@ from qml_plugin.registry.schema import VERSION_TABLE, metadata
 __all__ = ["info", "migrate"]
 
 _SCRIPTS = Path(__file__).parent
+# SHA-256 of each revision's file: what was released is never edited, a change is a new revision.
+_SHA256 = {
+    "0001": "e1aa7d30e3cca45cb4df6bbc211c21290ccd3b3991a22260ee1e5af9fb22b6cf",
+    "0002": "964010e85612905cbbf9b28f9d4a9c5381c04bf32ca384cf641c979f05ef0ba0",
+}
 _VERSIONS = sa.table(VERSION_TABLE, sa.column("version_num", sa.Text))
 
 
@@ -101,30 +107,52 @@ def info(url: str, *, busy_timeout_s: float = 20.0) -> dict[str, object]:
         }
 
 
-def ensure_current(database: Database) -> None:
-    """Create the tables of a new database; refuse one whose schema is older or newer than this code."""
-    database.create_file()
+def ensure_current(database: Database, *, create: bool = True) -> None:
+    """Create the tables of a new database if `create`; refuse one whose schema is older or newer than this code."""
+    if create:
+        database.create_file()
+    else:
+        database.require_file()
     with database.read() as connection:
         revision = _revision(database, connection)
+    if revision is None and not create:
+        raise RegistryError(
+            f"{database.name} is empty: it is no registry yet, and was left as it is. Make it one with: "
+            f"{_command(database.url)}"
+        )
     if revision is None:
         _upgrade(database, only_new=True)
     else:
         _refuse_old(database, revision, _pending(database, revision))
-        database.enable_wal()
+        if create:
+            database.enable_wal()
+
+
+def current_revision(database: Database, connection: sa.Connection) -> str | None:
+    """The revision of a database, None where it is empty; refuses a newer one and other programs' files."""
+    revision = _revision(database, connection)
+    _pending(database, revision)
+    return revision
+
+
+def latest_revision() -> str:
+    """The newest revision this code knows."""
+    return _revisions()[-1]
 
 
 def _upgrade(database: Database, *, only_new: bool = False) -> list[str]:
     """Apply what is missing under the lock, judged again there: another process may have been faster."""
+    _refuse_edited_scripts()
     database.enable_wal()
-    with database.write() as connection:
+    with database.alter() as connection:
         before = _revision(database, connection)
         pending = _pending(database, before)
         if before is not None and only_new:
             _refuse_old(database, before, pending)
         if not pending:
             return []
-        if before is not None:
-            database.backup(f".bak-{before}")
+        if before is not None and database.path is not None:
+            database.backup(database.path.with_name(f"{database.path.name}.bak-{before}"))
         _apply(database, connection)
         database.stamp(connection)
         if (after := _revision(database, connection)) != pending[-1]:
@@ -148,6 +176,17 @@ def _apply(database: Database, connection: sa.Connection) -> None:
             f"the upgrade of {database.name} failed: {error!r}. It was undone and the database is as "
             "it was; report this, and go on with the version of qml_plugin that wrote it."
         ) from error
+
+
+def _refuse_edited_scripts() -> None:
+    """Make sure that the files of the released revisions are those that were released."""
+    for file in sorted((_SCRIPTS / "versions").glob("0*.py")):
+        released = _SHA256.get(file.name[:4])
+        if released is not None and hashlib.sha256(file.read_text().encode()).hexdigest() != released:
+            raise RegistryError(
+                f"{file} is not the file that was released: its SHA-256 is not {released[:12]}…. Nothing was changed; "
+                "install qml_plugin anew."
+            )
 
 
 def _revisions() -> list[str]:

@@ -1,0 +1,66 @@
+"""What a row says about itself: whether it is as it was written."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from qml_plugin.errors import RegistryCorrupt
+from qml_plugin.registry.rows import feature_vector, row_sha256
+
+_BYTES_AT_ONCE = 1 << 20
+
+
+def pattern_fault(row: Mapping[str, Any], order: Sequence[str] | None) -> str | None:
+    """What is wrong with a row of ``ml_pattern_registry``; `order` are the names of its feature set."""
+    pattern_id = row["pattern_id"]
+    if row["row_sha256"] is not None and row["row_sha256"] != row_sha256(row):
+        return f"pattern {pattern_id} is not as it was written: its row_sha256 is another (damaged, or changed by hand)"
+    if row["features_f32"] is None:
+        return None
+    if order is None:
+        return f"pattern {pattern_id} follows feature set {row['feature_set']}, which is not in feature_sets"
+    try:
+        vector = feature_vector(pattern_id, row["features_json"], list(order))
+    except RegistryCorrupt as error:
+        return str(error)
+    if row["features_f32"] != vector.astype("<f4").tobytes():
+        return f"features_f32 of pattern {pattern_id} differs from its features_json"
+    return None
+
+
+def run_fault(row: Mapping[str, Any]) -> str | None:
+    """What is wrong with a row of ``experiments``."""
+    if hashlib.sha256(row["params_json"].encode()).hexdigest() != row["params_hash"]:
+        return f"params_json of run {row['run_id']} is not what its params_hash was made of"
+    return None
+
+
+def returns_fault(row: Mapping[str, Any]) -> str | None:
+    """What is wrong with a row of ``run_returns``."""
+    if len(row["returns_f64"]) != 8 * row["n_bars"]:
+        return f"returns of run {row['run_id']} are {len(row['returns_f64'])} bytes long for {row['n_bars']} bars"
+    if hashlib.sha256(row["returns_f64"]).hexdigest() != row["sha256"]:
+        return f"returns of run {row['run_id']} are not as they were written: their sha256 is another"
+    return None
+
+
+def model_fault(row: Mapping[str, Any], folder: Path) -> str | None:
+    """What is wrong with the file of a row of ``ml_model_versions``; a relative path starts at `folder`."""
+    file = folder / row["model_path"]
+    if not file.is_file():
+        return f"the file of model {row['model_id']} is missing: {file}"
+    if row["sha256"] is not None and file_sha256(file) != row["sha256"]:
+        return f"the file of model {row['model_id']} is not the one that was registered: {file} has another SHA-256"
+    return None
+
+
+def file_sha256(file: Path) -> str:
+    """Full SHA-256 of a file, in hex."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(_BYTES_AT_ONCE):
+            digest.update(block)
+    return digest.hexdigest()

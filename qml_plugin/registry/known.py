@@ -1,0 +1,126 @@
+"""The patterns whose result is known, read as columns; and what identifies the set of them that a run saw."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from qml_plugin.errors import RegistryCorrupt
+from qml_plugin.records import KnownPatterns
+from qml_plugin.registry import feature_sets
+from qml_plugin.registry.rows import copied_vectors, feature_vector, known_columns
+from qml_plugin.registry.schema import ml_pattern_registry
+
+_PATTERNS = ml_pattern_registry.c
+_IDS_AT_ONCE = 500
+# A label given by hand decides; "ignore" is neither, and so unknown.
+RESULT = sa.case(
+    (_PATTERNS.user_label.in_(("win", "loss")), _PATTERNS.user_label),
+    (_PATTERNS.user_label.is_(None), _PATTERNS.barrier_outcome),
+)
+IS_KNOWN = sa.and_(_PATTERNS.resolved_at.is_not(None), RESULT.is_not(None))
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What identifies the known patterns that a run started from.
+
+    ``seq`` is the number of the last commit it saw; asking for the patterns through that number gives the same set
+    again as long as no label was changed and no row deleted, which ``sha256`` tells.
+    """
+
+    seq: int
+    n_patterns: int
+    sha256: str
+
+    @classmethod
+    def of(cls, known: KnownPatterns, seq: int) -> Snapshot:
+        """Identify a set of patterns by all that a memory reads of them."""
+        digest = hashlib.sha256("\n".join([known.feature_set, *known.pattern_id]).encode())
+        digest.update("\n".join([*known.group, *sorted(known.ignored)]).encode())
+        for column in (known.side, known.known_at, known.resolved_at, known.is_win, known.r_multiple, known.confidence):
+            digest.update(column.tobytes())
+        digest.update(known.features.tobytes())
+        return cls(seq, len(known), digest.hexdigest())
+
+
+def known_of(
+    connection: sa.Connection,
+    feature_set: str,
+    names: Sequence[str],
+    *conditions: sa.ColumnElement[bool],
+) -> KnownPatterns:
+    """Known patterns of one feature set that meet the conditions, sorted by (``resolved_at``, ``pattern_id``)."""
+    columns = ("pattern_id", "symbol", "timeframe", "side", "known_at", "resolved_at", "r_multiple", "ml_confidence")
+    query = _ordered(
+        sa.select(*(_PATTERNS[name] for name in columns), RESULT == "win", _PATTERNS.features_f32),
+        feature_set,
+        conditions,
+    )
+    rows = connection.execute(query).all()
+    features = _features(connection, feature_set, names, [row[0] for row in rows], [row[-1] for row in rows])
+    known = known_columns(feature_set, len(names), [tuple(row[:-1]) for row in rows], features)
+    ignored = connection.scalars(sa.select(_PATTERNS.pattern_id).where(_PATTERNS.user_label == "ignore"))
+    return replace(known, ignored=frozenset(ignored))
+
+
+def training_columns(
+    connection: sa.Connection, feature_set: str, names: Sequence[str], as_of: datetime | None
+) -> tuple[list[str], np.ndarray, np.ndarray, datetime | None]:
+    """Ids, features, wins and the last ``resolved_at`` of the patterns whose result was known at `as_of`."""
+    conditions = () if as_of is None else (_PATTERNS.resolved_at <= as_of,)
+    query = _ordered(sa.select(_PATTERNS.pattern_id, RESULT == "win", _PATTERNS.features_f32), feature_set, conditions)
+    rows = connection.execute(query).all()
+    ids = [row[0] for row in rows]
+    features = _features(connection, feature_set, names, ids, [row[2] for row in rows])
+    last = sa.select(sa.func.max(_PATTERNS.resolved_at)).where(
+        _PATTERNS.feature_set == feature_set, IS_KNOWN, *conditions
+    )
+    return ids, features, np.array([row[1] for row in rows], np.int64), connection.scalar(last)
+
+
+def _ordered(query: sa.Select[Any], feature_set: str, conditions: Sequence[sa.ColumnElement[bool]]) -> sa.Select[Any]:
+    return query.where(_PATTERNS.feature_set == feature_set, IS_KNOWN, *conditions).order_by(
+        _PATTERNS.resolved_at, _PATTERNS.pattern_id
+    )
+
+
+def _features(
+    connection: sa.Connection,
+    feature_set: str,
+    names: Sequence[str],
+    ids: Sequence[str],
+    copies: Sequence[bytes | None],
+) -> np.ndarray:
+    """Float32 features of the patterns: from the compact copies, and from the JSON where there is none."""
+    features = np.empty((len(ids), len(names)), np.float32)
+    if not ids:
+        return features
+    order = feature_sets.versions_of(connection, feature_set)
+    is_copied = np.array([copy is not None for copy in copies]) & (order is not None)
+    if order is not None and is_copied.any():
+        places = {name: place for place, name in enumerate(order)}
+        if absent := [name for name in names if name not in places]:
+            raise RegistryCorrupt(
+                f"feature set {feature_set} has no feature {absent[0]!r}, which was asked of pattern {ids[0]}. Ask for the "
+                "features that the set has."
+            )
+        rows = np.flatnonzero(is_copied).tolist()
+        found = [copy for copy in copies if copy is not None]
+        features[rows] = copied_vectors([ids[row] for row in rows], found, [places[name] for name in names], len(order))
+    rows = np.flatnonzero(~is_copied).tolist()
+    for start in range(0, len(rows), _IDS_AT_ONCE):
+        chunk = rows[start : start + _IDS_AT_ONCE]
+        query = sa.select(_PATTERNS.pattern_id, _PATTERNS.features_json).where(
+            _PATTERNS.pattern_id.in_([ids[row] for row in chunk])
+        )
+        texts = {row[0]: row[1] for row in connection.execute(query)}
+        for row in chunk:
+            features[row] = feature_vector(ids[row], texts[ids[row]], list(names))
+    return features

@@ -1,0 +1,256 @@
+"""Backup, restore and examination of a registry file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from qml_plugin.errors import RegistryCorrupt, RegistryError
+from qml_plugin.registry import feature_sets
+from qml_plugin.registry.checks import model_fault, pattern_fault, returns_fault, run_fault
+from qml_plugin.registry.connection import Database
+from qml_plugin.registry.migrations import current_revision, latest_revision
+from qml_plugin.registry.schema import (
+    experiments,
+    ml_model_versions,
+    ml_pattern_registry,
+    run_returns,
+)
+
+_ROWS_AT_ONCE = 500
+_LOGS = ("", "-wal", "-shm", "-journal")
+
+
+def backup(url: str, out: Path | str | None = None, *, busy_timeout_s: float = 20.0) -> Path:
+    """Copy a registry, as it is committed now, into one file; others may read and write meanwhile.
+
+    Parameters
+    ----------
+    url : str
+        ``sqlite:///path`` of an existing registry.
+    out : path, optional
+        File to make; ``<file>.backup-<UTC time>`` beside the registry by default. Nothing is ever overwritten.
+    busy_timeout_s : float, seconds
+
+    Returns
+    -------
+    Path
+        The copy, whole and checked.
+
+    Raises
+    ------
+    RegistryError
+        If there is no registry, the copy exists already, or it cannot be written; no part of it is left behind.
+    """
+    database = _existing(url, busy_timeout_s)
+    source = _path(database)
+    with database.read() as connection:
+        current_revision(database, connection)
+    target = Path(out).absolute() if out is not None else source.with_name(f"{source.name}.backup-{_stamp()}")
+    if target.exists():
+        raise RegistryError(f"{target} exists already and was not overwritten. Name another file, or move it away.")
+    database.backup(target)
+    try:
+        _refuse_damaged(_database(target, busy_timeout_s))
+    except RegistryCorrupt:
+        target.unlink()
+        raise
+    return target
+
+
+def restore(url: str, source: Path | str, *, replace: bool = False, busy_timeout_s: float = 20.0) -> Path | None:
+    """Put a backup in the place of a registry.
+
+    The backup is checked and copied first; only then is the registry that is there moved aside, log and all. No other
+    process may use it meanwhile.
+
+    Parameters
+    ----------
+    url : str
+        ``sqlite:///path`` of the registry to be.
+    source : path
+        A backup, of this schema or an older one.
+    replace : bool, default=False
+        Whether a registry that is there may be moved aside.
+    busy_timeout_s : float, seconds
+
+    Returns
+    -------
+    Path or None
+        Where the registry that was there is now: ``<file>.replaced-<UTC time>``. None if there was none.
+
+    Raises
+    ------
+    RegistryError
+        If there is a registry and `replace` is False, or the copy cannot be written. See the subclasses too.
+    RegistryCorrupt
+        If the backup is damaged, or not a registry.
+    """
+    database, origin = Database(url, busy_timeout_s), _database(Path(source).absolute(), busy_timeout_s)
+    target = _path(database)
+    if origin.path == target:
+        raise RegistryError(f"{target} cannot be restored from itself. Name a backup of it.")
+    if not _path(origin).is_file():
+        raise RegistryError(f"there is no backup at {origin.path}. Name the file that 'qml db backup' made.")
+    if target.exists() and not replace:
+        raise RegistryError(
+            f"{target} exists and was not overwritten. With --replace it is moved aside; or restore to another --db."
+        )
+    _refuse_damaged(origin)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    restored = target.with_name(f"{target.name}.restoring")
+    origin.backup(restored)
+    try:
+        _wait_for_writers(database)
+        aside = target.with_name(f"{target.name}.replaced-{_stamp()}")
+        # A log without its file, or of another file, would be replayed into the restored one.
+        moved = [_moved(target, aside, log) for log in _LOGS]
+        restored.replace(target)
+    finally:
+        restored.unlink(missing_ok=True)
+    return aside if moved[0] else None
+
+
+def doctor(url: str, *, deep: bool = False, busy_timeout_s: float = 20.0) -> dict[str, Any]:
+    """Examine a registry; changes nothing.
+
+    Parameters
+    ----------
+    url : str
+        ``sqlite:///path`` of an existing registry.
+    deep : bool, default=False
+        Whether to check every row against its hash, every compact copy of features against its JSON, and the file of
+        every model.
+    busy_timeout_s : float, seconds
+
+    Returns
+    -------
+    dict
+        ``path``, ``schema_version``, ``latest_version``, ``sqlite_version``, ``journal_mode``; ``warnings`` and ``damages`` (lists
+        of sentences, empty if all is well); with `deep` also ``n_patterns_checked``, ``n_patterns_without_hash`` (rows that
+        another program inserted), ``n_runs_checked`` and ``n_models_checked``.
+
+    Raises
+    ------
+    RegistryCorrupt
+        If the file cannot be read at all, or is another program's.
+    """
+    database = _existing(url, busy_timeout_s)
+    with database.read() as connection:
+        revision = current_revision(database, connection)
+        report: dict[str, Any] = {
+            "path": database.name,
+            "schema_version": revision,
+            "latest_version": latest_revision(),
+            **database.describe(connection),
+            "warnings": database.known_bugs(),
+            "damages": [],
+        }
+    damages: list[str] = report["damages"]
+    damages += database.damages()
+    try:
+        with database.read() as connection:
+            damages += database.dangling(connection)
+            if revision != latest_revision():
+                report["warnings"].append(f"the schema is not the latest: 'qml db migrate --db {url}' upgrades it")
+            elif deep:
+                _examine_rows(connection, _path(database).parent, report)
+    except RegistryCorrupt as error:
+        damages.append(f"the rows could not all be checked: {error}")
+    return report
+
+
+def _examine_rows(connection: sa.Connection, folder: Path, report: dict[str, Any]) -> None:
+    """Add what the rows say about themselves."""
+    damages: list[str] = report["damages"]
+    orders: dict[str, list[str] | None] = {}
+    counts = dict.fromkeys(("n_patterns_checked", "n_patterns_without_hash", "n_runs_checked", "n_models_checked"), 0)
+    try:
+        for row in _rows(connection, ml_pattern_registry):
+            feature_set = row["feature_set"]
+            if feature_set not in orders:
+                versions = feature_sets.versions_of(connection, feature_set)
+                orders[feature_set] = None if versions is None else list(versions)
+            _add(damages, pattern_fault(row, orders[feature_set]))
+            counts["n_patterns_checked"] += 1
+            counts["n_patterns_without_hash"] += row["row_sha256"] is None
+        for row in _rows(connection, experiments):
+            _add(damages, run_fault(row))
+            counts["n_runs_checked"] += 1
+        for row in _rows(connection, run_returns):
+            _add(damages, returns_fault(row))
+        for row in _rows(connection, ml_model_versions):
+            _add(damages if row["active"] else report["warnings"], model_fault(row, folder))
+            counts["n_models_checked"] += 1
+    except (ValueError, RegistryCorrupt) as error:
+        damages.append(f"a value is not of its column's kind, and the rows after it were not checked: {error}")
+    finally:
+        report.update(counts)
+
+
+def _rows(connection: sa.Connection, table: sa.Table) -> Iterator[dict[str, Any]]:
+    """Every row, a few at a time."""
+    query = sa.select(table).order_by(*table.primary_key).execution_options(yield_per=_ROWS_AT_ONCE)
+    with connection.execute(query) as found:
+        yield from (dict(row) for row in found.mappings())
+
+
+def _add(findings: list[str], finding: str | None) -> None:
+    if finding is not None:
+        findings.append(finding)
+
+
+def _refuse_damaged(database: Database) -> None:
+    """Make sure that a file is a whole registry that this code can read."""
+    with database.read() as connection:
+        revision = current_revision(database, connection)
+    damages = database.damages()
+    if revision is None:
+        raise RegistryCorrupt(f"{database.name} is empty: it holds no registry. Name another file.")
+    if damages:
+        raise RegistryCorrupt(f"{database.name} is damaged: {damages[0]}. Name another copy.")
+
+
+def _wait_for_writers(database: Database) -> None:
+    """Make sure that nobody is writing to the file that is about to be moved; a damaged one has no writers."""
+    if not _path(database).exists():
+        return
+    try:
+        with database.write():
+            pass
+    except RegistryCorrupt:
+        return
+
+
+def _moved(target: Path, aside: Path, log: str) -> bool:
+    file = target.with_name(target.name + log)
+    if not file.exists():
+        return False
+    file.rename(aside.with_name(aside.name + log))
+    return True
+
+
+def _existing(url: str, busy_timeout_s: float) -> Database:
+    database = Database(url, busy_timeout_s)
+    _path(database)
+    database.require_file()
+    return database
+
+
+def _database(path: Path, busy_timeout_s: float) -> Database:
+    """A database by its path: a URL gives some signs a meaning that they do not have in a name."""
+    return Database(sa.URL.create("sqlite", database=str(path)).render_as_string(), busy_timeout_s)
+
+
+def _path(database: Database) -> Path:
+    if database.path is None:
+        raise RegistryError(f"{database.url!r} is a database in memory: it has no file. Use sqlite:///path.db.")
+    return database.path
+
+
+def _stamp() -> str:
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")

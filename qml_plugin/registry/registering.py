@@ -1,0 +1,107 @@
+"""Patterns into the database: new ones go in, known ones are filled where they are empty, changed ones are hashed anew.
+
+All of it under the write lock, so that reading a row, merging and writing it back is one step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from functools import cache
+
+import sqlalchemy as sa
+
+from qml_plugin.registry.ledger import Row
+from qml_plugin.registry.rows import filled, is_known, row_sha256
+from qml_plugin.registry.schema import ml_pattern_registry
+
+_PATTERNS = ml_pattern_registry.c
+_MERGED = [column for column in _PATTERNS if column.name not in ("features_json", "features_f32")]
+_IDS_AT_ONCE = 500
+_MANY = 100
+
+
+def register(connection: sa.Connection, rows: Sequence[Row], now: datetime) -> None:
+    """Insert the patterns that are not there, and fill the empty columns of those that are."""
+    stored = _stored(connection, [str(row["pattern_id"]) for row in rows])
+    new: dict[str, Row] = {}
+    changes: dict[str, Row] = {}
+    for row in rows:
+        pattern_id = str(row["pattern_id"])
+        if pattern_id in new:
+            new[pattern_id] |= filled(new[pattern_id], row)
+        elif pattern_id not in stored:
+            new[pattern_id] = {**row, "created_at": now, "updated_at": now}
+        elif change := filled(stored[pattern_id] | changes.get(pattern_id, {}), row):
+            changes.setdefault(pattern_id, {}).update(change)
+    _insert(connection, list(new.values()))
+    change_rows(connection, changes, now)
+
+
+def change_rows(connection: sa.Connection, changes: Mapping[str, Row], now: datetime) -> None:
+    """Write changed columns of stored patterns, with the time, the hash and the number of the commit.
+
+    A row whose hash was wrong before keeps it: a change must not cover up damage. A row without a hash was not
+    written by this program and gets none.
+    """
+    if not changes:
+        return
+    seq = next_seq(connection)
+    for chunk in _chunks(list(changes), _IDS_AT_ONCE):
+        found = connection.execute(sa.select(ml_pattern_registry).where(_PATTERNS.pattern_id.in_(chunk)))
+        for row in found.mappings().all():
+            old = dict(row)
+            change: Row = {**changes[old["pattern_id"]], "updated_at": now}
+            after = old | change
+            if after["resolved_at"] is None:
+                change["known_seq"] = None
+            elif old["known_seq"] is None and is_known(after):
+                change["known_seq"] = seq
+            after |= change
+            if old["row_sha256"] == row_sha256(old):
+                change["row_sha256"] = row_sha256(after)
+            query = sa.update(ml_pattern_registry).where(_PATTERNS.pattern_id == old["pattern_id"])
+            connection.execute(query.values(**change))
+
+
+def next_seq(connection: sa.Connection) -> int:
+    """Number of this commit: one more than any before."""
+    return last_seq(connection) + 1
+
+
+def last_seq(connection: sa.Connection) -> int:
+    """Number of the last commit that made a result known, 0 if there was none."""
+    return int(connection.scalar(sa.select(sa.func.max(_PATTERNS.known_seq))) or 0)
+
+
+def _insert(connection: sa.Connection, rows: list[Row]) -> None:
+    if not rows:
+        return
+    seq = next_seq(connection)
+    for row in rows:
+        row["known_seq"] = seq if is_known(row) else None
+        row["row_sha256"] = row_sha256(row)
+    compiled = sa.insert(ml_pattern_registry).compile(dialect=connection.dialect, column_keys=list(rows[0]))
+    if not compiled.positional or len(rows) < _MANY:
+        connection.execute(sa.insert(ml_pattern_registry), rows)
+        return
+    # What SQLAlchemy does for each row costs as much as the database itself; here it is done for each column.
+    columns = []
+    for name in compiled.positiontup or ():
+        convert = _PATTERNS[name].type.dialect_impl(connection.dialect).bind_processor(connection.dialect)
+        values = [row[name] for row in rows]
+        columns.append(values if convert is None else list(map(cache(convert), values)))
+    connection.exec_driver_sql(str(compiled), list(zip(*columns, strict=True)))
+
+
+def _stored(connection: sa.Connection, ids: list[str]) -> dict[str, Row]:
+    """Rows that are there already, by id, without their features."""
+    stored: dict[str, Row] = {}
+    for chunk in _chunks(ids, _IDS_AT_ONCE):
+        found = connection.execute(sa.select(*_MERGED).where(_PATTERNS.pattern_id.in_(chunk)))
+        stored |= {row["pattern_id"]: dict(row) for row in found.mappings()}
+    return stored
+
+
+def _chunks(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    return (items[start : start + size] for start in range(0, len(items), size))

@@ -1,0 +1,155 @@
+"""Real files of every released schema open with this code, and nothing in them changes but what an upgrade adds."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import qml_plugin.registry.migrations as migrations
+from qml_plugin.errors import RegistryError, SchemaTooOld
+from qml_plugin.registry import PatternRegistry
+from qml_plugin.registry.maintenance import doctor, restore
+from qml_plugin.registry.migrations import info, migrate
+from tests.registry.registry_samples import FEATURE_SET, NAMES, dump, execute, make_outcome, make_pattern, save
+from tests.registry.test_registry_known import known_twin
+
+FROZEN = Path(__file__).parent / "frozen"
+RELEASED = {"0001": "schema_0001.db", "0002": "schema_0002.db"}
+
+
+@pytest.fixture
+def thaw(path):
+    def copy(revision):
+        shutil.copy(FROZEN / RELEASED[revision], path)
+        return path
+
+    return copy
+
+
+def columns(path, table):
+    return [row[1] for row in execute(path, f"PRAGMA table_info({table})")]
+
+
+def rows(path, table, names):
+    return sorted(execute(path, f"SELECT {', '.join(names)} FROM {table}"), key=repr)
+
+
+def test_every_released_schema_is_frozen():
+    assert sorted(RELEASED) == migrations._revisions()
+    assert {file.name for file in FROZEN.iterdir()} == set(RELEASED.values())
+
+
+def test_0001_is_refused_until_it_is_upgraded_and_keeps_every_value(thaw, url):
+    path = thaw("0001")
+    tables = [name for (name,) in execute(path, "SELECT name FROM sqlite_master WHERE type = 'table'")]
+    before = {table: (columns(path, table), rows(path, table, columns(path, table))) for table in tables}
+    with pytest.raises(SchemaTooOld, match=r"has schema 0001, .*qml db migrate"):
+        PatternRegistry(url)
+    whole = dump(path)
+    assert migrate(url) == ["0002"]
+    for table, (names, values) in before.items():
+        if table != "schema_migrations":
+            assert rows(path, table, names) == values, table
+    assert dump(path.with_name("registry.db.bak-0001")) == whole
+    assert execute(path, "PRAGMA foreign_key_check") == []
+    assert execute(path, "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_what_an_upgrade_from_0001_fills_in(thaw, url):
+    path = thaw("0001")
+    migrate(url)
+    report = doctor(url, deep=True)
+    assert [finding for finding in report["damages"] if "model m1 is missing" not in finding] == []
+    assert (report["n_patterns_checked"], report["n_patterns_without_hash"]) == (14, 0)
+    assert execute(path, "SELECT count(*) FROM ml_pattern_registry WHERE features_f32 IS NULL") == [(0,)]
+    known = execute(
+        path, "SELECT count(*), min(known_seq), max(known_seq) FROM ml_pattern_registry WHERE known_seq > 0"
+    )
+    assert known == [(10, 1, 1)]
+    assert execute(path, "SELECT run_id, source_sha256 FROM experiments ORDER BY run_id") == [
+        ("run-1", "5" * 64),
+        ("run-2", None),
+        ("run-3", None),
+    ]
+    with sqlite3.connect(path) as connection:
+        sets = dict(connection.execute("SELECT feature_set, versions_json FROM feature_sets"))
+    connection.close()
+    assert sets[FEATURE_SET] == '{"ctx_atr":null,"mom_return":null,"geo_depth":null}'
+    assert len(sets) == 2
+
+
+@pytest.mark.parametrize("revision", RELEASED)
+def test_the_known_patterns_of_a_frozen_file_equal_the_slow_twin(thaw, url, revision):
+    path = thaw(revision)
+    migrate(url)
+    known, twin = PatternRegistry(url).known_patterns(FEATURE_SET, NAMES), known_twin(path, NAMES)
+    assert list(known.pattern_id) == [item[1] for item in twin]
+    assert known.features.tobytes() == np.array([item[4] for item in twin], np.float32).tobytes()
+
+
+def test_a_frozen_file_goes_on_being_used(thaw, url):
+    thaw("0001")
+    migrate(url)
+    registry = PatternRegistry(url)
+    save(registry, [make_pattern(0, side=-1, outcome=make_outcome(0)), make_pattern(900)])
+    assert registry.get_statistics()["n_patterns"] == 15
+    assert [finding for finding in doctor(url, deep=True)["damages"] if "model m1" not in finding] == []
+
+
+def test_the_backup_of_an_upgrade_brings_0001_back(thaw, url):
+    path = thaw("0001")
+    before = dump(path)
+    migrate(url)
+    aside = restore(url, f"{path}.bak-0001", replace=True)
+    assert dump(path) == before
+    assert info(url)["schema_version"] == "0001"
+    assert info(f"sqlite:///{aside}")["schema_version"] == "0002"
+
+
+def test_the_latest_frozen_file_needs_nothing(thaw, url):
+    path = thaw("0002")
+    before = dump(path)
+    assert migrate(url) == []
+    assert PatternRegistry(url).get_statistics()["n_patterns"] == 14
+    report = doctor(url, deep=True)
+    assert report["damages"] == []
+    assert (report["n_patterns_checked"], report["n_runs_checked"], report["n_models_checked"]) == (14, 4, 1)
+    assert dump(path) == before
+
+
+def test_a_row_of_0001_with_damaged_features_is_kept_as_it_is(thaw, url):
+    path = thaw("0001")
+    ((victim,),) = execute(
+        path, "SELECT min(pattern_id) FROM ml_pattern_registry WHERE feature_set = ?", (FEATURE_SET,)
+    )
+    execute(path, "UPDATE ml_pattern_registry SET features_json = '[1' WHERE pattern_id = ?", (victim,))
+    migrate(url)
+    stored = execute(
+        path, "SELECT features_json, features_f32 FROM ml_pattern_registry WHERE pattern_id = ?", (victim,)
+    )
+    assert stored == [("[1", None)]
+
+
+def test_the_files_of_released_revisions_are_those_that_were_released():
+    for file in sorted((migrations._SCRIPTS / "versions").glob("0*.py")):
+        digest = hashlib.sha256(file.read_text().encode()).hexdigest()
+        assert migrations._SHA256[file.name[:4]] == digest, "a released revision is never edited: add a new one"
+
+
+def test_a_released_revision_that_was_edited_is_refused(thaw, url, tmp_path, monkeypatch):
+    path = thaw("0001")
+    scripts = tmp_path / "scripts"
+    shutil.copytree(migrations._SCRIPTS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(migrations, "_SCRIPTS", scripts)
+    edited = scripts / "versions" / "0002_ledger.py"
+    edited.write_text(edited.read_text().replace("500", "501"))
+    before = dump(path)
+    with pytest.raises(RegistryError, match=r"0002_ledger.py is not the file that was released.*Nothing was changed"):
+        migrate(url)
+    assert dump(path) == before
+    assert not path.with_name("registry.db.bak-0001").exists()
