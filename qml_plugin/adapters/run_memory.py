@@ -20,6 +20,7 @@ from qml_plugin.bars import COLUMNS, PRICES, bars_from_frame
 from qml_plugin.clock import to_datetime
 from qml_plugin.errors import LookAheadError, QmlError
 from qml_plugin.features import CATALOGUE
+from qml_plugin.features.catalogue import difference
 from qml_plugin.memory import PatternMemory
 from qml_plugin.records import Decision, Entry, KnownPatterns, Pattern, Run, Setup
 from qml_plugin.registry import PatternRegistry
@@ -47,8 +48,18 @@ class Host:
 
 
 def known_patterns(registry: PatternRegistry) -> KnownPatterns:
-    """Everything of this version's features whose outcome is known."""
-    return registry.known_patterns(CATALOGUE.feature_set, CATALOGUE.names)
+    """Everything of this version's features whose outcome is known; a warning where there are only others."""
+    known = registry.known_patterns(CATALOGUE.feature_set, CATALOGUE.names)
+    others = {} if len(known) else registry.feature_sets()
+    if others:
+        n_patterns, versions = max(others.values(), key=lambda other: other[0])
+        warnings.warn(
+            f"the registry holds {n_patterns} resolved patterns that were recorded {difference(versions)}. They do not "
+            "count: features of two sets cannot be compared. Run their backtests again with this version.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return known
 
 
 current_host: ContextVar[Host | None] = ContextVar("current_host", default=None)

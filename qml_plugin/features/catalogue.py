@@ -123,13 +123,13 @@ def columns_of(category: str) -> tuple[slice, Any]:
     return slice(start, start + len(names)), namedtuple("Columns", names)(*range(len(names)))
 
 
-def difference(theirs: Mapping[str, str], ours: Mapping[str, str] | None = None, *, n_named: int = 5) -> str:
+def difference(theirs: Mapping[str, str | None], ours: Mapping[str, str] | None = None, *, n_named: int = 5) -> str:
     """How two feature sets differ, in words: features missing, added and changed, at most `n_named` of each.
 
     Parameters
     ----------
     theirs, ours : mapping of feature name to version
-        `ours` is the catalogue's unless given.
+        A version of None is not known, and so another one. `ours` is the catalogue's unless given.
     """
     ours = CATALOGUE.versions if ours is None else ours
     kinds = {

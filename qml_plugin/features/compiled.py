@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,18 +33,23 @@ class _SharedSourceCache(FunctionCache):
         return found
 
 
+@functools.cache
+def _warn_of_no_cache() -> None:
+    warnings.warn(
+        "compiled kernels cannot be kept: no folder for them can be written. Every process compiles anew, for some 20 s; "
+        "let NUMBA_CACHE_DIR name one that can.",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
 def kernel(function: F) -> F:
     """`numba.njit` without fastmath, cached under the hash of all kernels."""
     dispatcher = njit(function)
     try:
         dispatcher._cache = _SharedSourceCache(function)  # type: ignore[no-untyped-call]
-    except RuntimeError as error:  # no folder to write to: neither the package's, nor the user's
-        warnings.warn(
-            f"compiled kernels cannot be kept: {error}. Every process will compile anew, for some 20 s; let "
-            "NUMBA_CACHE_DIR name a folder that can be written.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+    except RuntimeError:  # no folder to write to: neither the package's, nor the user's
+        _warn_of_no_cache()
     return dispatcher  # type: ignore[no-any-return]
 
 

@@ -104,6 +104,19 @@ class RunStore:
         """
         return self.read_snapshot(feature_set, names)[0]
 
+    def feature_sets(self) -> dict[str, tuple[int, dict[str, str | None]]]:
+        """Of each feature set that resolved patterns follow: their number, and its features with their versions.
+
+        Raises
+        ------
+        RegistryCorrupt
+            If what is kept of a set is damaged.
+        """
+        counts = sa.select(_PATTERNS.feature_set, sa.func.count()).where(IS_KNOWN).group_by(_PATTERNS.feature_set)
+        with self._database.read() as connection:
+            found = connection.execute(counts.order_by(_PATTERNS.feature_set)).all()
+            return {name: (n, feature_sets.versions_of(connection, name) or {}) for name, n in found}
+
     def read_snapshot(
         self, feature_set: str, names: Sequence[str], *, through_seq: int | None = None
     ) -> tuple[KnownPatterns, Snapshot]:

@@ -15,6 +15,7 @@ from backtesting.lib import crossover
 
 from qml_plugin import PatternMixin, PatternRegistry, Setup
 from qml_plugin.errors import DataError, RegistryCorrupt, RegistryError
+from qml_plugin.features import remove_user_feature, user_feature
 from strategies.moving_average import MovingAverageCross
 from strategies.qml import QMLStrategy
 from tests.adapters.hosts import Remembered
@@ -316,3 +317,14 @@ def test_a_setup_as_tag_is_registered_and_any_other_tag_is_the_users(goog):
         "my_pattern",
         "why not",
     }
+
+
+@pytest.mark.filterwarnings("ignore:.*dayofweek")
+def test_a_past_recorded_with_other_features_is_named_in_a_warning(goog, path):
+    cross(goog, path, mode="record")
+    user_feature("body", warmup=0, definition="C - O")(lambda bars: bars.Close - bars.Open)
+    try:
+        with pytest.warns(UserWarning, match=r"holds \d+ resolved patterns that were recorded without user_body"):
+            cross(goog, path, mode="gate")
+    finally:
+        remove_user_feature("body")

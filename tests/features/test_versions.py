@@ -85,3 +85,17 @@ def test_machine_code_on_disk_is_not_used_after_a_kernel_of_another_file_changed
     assert "return above / below if" in text
     shared.write_text(text.replace("return above / below if", "return 2.0 * above / below if"))
     assert run() == (2 * first, False)
+
+
+def test_without_a_folder_for_machine_code_kernels_work_and_one_warning_says_so():
+    code = (
+        "import numpy as np; from qml_plugin.features.kernels import total, wilder_atr;"
+        "print(total(np.arange(9.0), 8, 3))"
+    )
+    kept = {key: value for key, value in os.environ.items() if key != "NUMBA_CACHE_DIR"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        env={**kept, "NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator"},
+    )  # fmt: skip
+    assert done.stdout == "21.0\n"
+    assert done.stderr.count("compiled kernels cannot be kept") == 1
