@@ -19,6 +19,7 @@ COLUMNS = ("Open", "High", "Low", "Close", "Volume")
 PRICES = COLUMNS[:4]
 _ALIASES = {"o": "open", "h": "high", "l": "low", "c": "close", "v": "volume", "vol": "volume"}
 _STAMP_NAMES = ("datetime", "timestamp", "date", "time", "open_time")
+_ROUNDING = 1e-9  # adjusted prices miss one another by the last digits
 _UNNAMED = "unnamed: 0"  # the index of a frame that was saved without a name for it
 
 
@@ -258,14 +259,14 @@ def _refuse_bad_rows(bars: pd.DataFrame, min_bars: int) -> None:
     )
     open_, high, low, close = prices.T
     refuse(
-        high < np.maximum(open_, close),
+        high < np.maximum(open_, close) * (1 - _ROUNDING),
         lambda row: (
             f"High {high[row]:g} is below {'Open' if open_[row] > high[row] else 'Close'} {max(open_[row], close[row]):g}"
         ),
         "High must be the highest price of its bar; the data are damaged there.",
     )
     refuse(
-        low > np.minimum(open_, close),
+        low > np.minimum(open_, close) * (1 + _ROUNDING),
         lambda row: (
             f"Low {low[row]:g} is above {'Open' if open_[row] < low[row] else 'Close'} {min(open_[row], close[row]):g}"
         ),

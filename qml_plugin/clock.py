@@ -43,6 +43,10 @@ def parse_timeframe(timeframe: str) -> tuple[int, str]:
     >>> parse_timeframe("4h")
     (4, 'h')
     """
+    if isinstance(timeframe, str) and re.fullmatch(r"\d+M", timeframe):
+        raise DataError(
+            f"timeframe {timeframe!r} may mean months or minutes. Write {timeframe[:-1]}mo or {timeframe[:-1]}m."
+        )
     match = _TIMEFRAME.fullmatch(timeframe.lower()) if isinstance(timeframe, str) else None
     if match is None:
         raise DataError(

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import namedtuple
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, overload
 
 from qml_plugin.errors import DataError
@@ -25,7 +25,7 @@ class Feature:
     From bar `warmup` on, the bars before the window no longer matter: recursions have forgotten their seed to a
     share of about 1e-11, unless prices stand still for much of the warm-up. `needs` says what the feature is computed
     from: ``"bars"``, ``"order"`` or ``"setup"``. ``category`` is explicit, as ``vol`` begins ``vol_relative`` too.
-    `code` is the hash of the code that computes it.
+    `code` is the hash of the code that computes it, `function` what a user registered.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Feature:
     source: str
     needs: str
     code: str
+    function: Callable[..., Any] | None = field(default=None, compare=False, repr=False)
 
     @property
     def version(self) -> str:
@@ -59,38 +60,58 @@ class Catalogue(Sequence[Feature]):
         self.replace(features)
 
     def replace(self, features: Sequence[Feature]) -> None:
-        """Hold other features; only the registration of user features does this."""
-        self._features = tuple(features)
-        self.names: tuple[str, ...] = tuple(feature.name for feature in features)
-        self._places = {name: place for place, name in enumerate(self.names)}
-        self.versions: Mapping[str, str] = {feature.name: feature.version for feature in features}
-        text = "\n".join(f"{name}: {version}" for name, version in self.versions.items())
-        self.feature_set: str = hashlib.sha256(text.encode()).hexdigest()
+        """Hold other features, for all threads at once; only the registration of user features does this."""
+        versions = {feature.name: feature.version for feature in features}
+        text = "\n".join(f"{name}: {version}" for name, version in versions.items())
+        places = {name: place for place, name in enumerate(versions)}
+        self._held = (tuple(features), places, versions, hashlib.sha256(text.encode()).hexdigest())
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """All of them; take it once where several steps must see the same."""
+        return self._held[0]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the columns, in order."""
+        return tuple(self._held[1])
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """{name: version}, in order."""
+        return self._held[2]
+
+    @property
+    def feature_set(self) -> str:
+        """SHA-256 of the names and versions in order."""
+        return self._held[3]
 
     def __len__(self) -> int:
-        return len(self._features)
+        return len(self._held[0])
 
     def __iter__(self) -> Iterator[Feature]:
-        return iter(self._features)
+        return iter(self._held[0])
 
     @overload
     def __getitem__(self, key: int | str) -> Feature: ...
     @overload
     def __getitem__(self, key: slice) -> tuple[Feature, ...]: ...
     def __getitem__(self, key: int | str | slice) -> Feature | tuple[Feature, ...]:
-        return self._features[self.place(key) if isinstance(key, str) else key]
+        return self._held[0][self.place(key) if isinstance(key, str) else key]
 
     def __repr__(self) -> str:
         return f"<Catalogue of {len(self)} features, set {self.feature_set[:12]}>"
 
     def place(self, name: str) -> int:
         """Column of the feature called `name`; DataError with near names if there is none."""
-        if name not in self._places:
+        places = self._held[1]
+        if name not in places:
             from difflib import get_close_matches
 
-            near = get_close_matches(name, self.names, n=3) or list(self.names[:3])
-            raise DataError(f"there is no feature {name!r}. Did you mean {', '.join(near)}? CATALOGUE lists them all.")
-        return self._places[name]
+            near = get_close_matches(name, places, n=3)
+            hint = f"Did you mean {', '.join(near)}? " if near else ""
+            raise DataError(f"there is no feature {name!r}. {hint}CATALOGUE and `qml features list` hold them all.")
+        return places[name]
 
 
 def _built_in() -> Iterator[Feature]:

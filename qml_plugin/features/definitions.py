@@ -537,7 +537,7 @@ VOL_RELATIVE: tuple[Row, ...] = (
         "pvo_line",
         26,
         _MACD,
-        "100 (EMA12 - EMA26 of V) / EMA26 of V; NaN if none traded in 26",
+        "100 (EMA12 - EMA26 of V) / EMA26 of V; NaN if none traded in 26, and for a warm-up after a missing volume",
         "Appel 1979, on volume",
     ),
     Row(

@@ -26,7 +26,7 @@ _PLAIN = (
     "dm_range", "dm_plus", "dm_minus", "dx_mean", "di_plus", "di_minus", "adx",
     "ema_5", "ema_10", "ema_12", "ema_20", "ema_26", "ema_50", "ema_100", "ema_200", "macd", "macd_signal",
     "tsi_move", "tsi_move_2", "tsi_path", "tsi_path_2", "kama", "ewma_square",
-    "log_volume", "impact", "ema_12_volume", "ema_26_volume", "pvo", "pvo_signal",
+    "log_volume", "impact", "ema_12_volume", "ema_26_volume", "pvo", "pvo_signal", "volume_age",
     "bb_width", "below_high_14", "er_20", "is_trending", "amihud_20", "spread_cs", "htf_4", "htf_16",
 )  # fmt: skip
 SERIES: Any = namedtuple("Series", _PLAIN)(*range(len(_PLAIN)))
@@ -155,6 +155,7 @@ def _averages(first: int, series: FloatArray, start: int, stop: int, bars: Float
         _ema(series, SERIES.macd_signal, t, series[SERIES.macd, t], 9, is_first)
         # a missing volume ends these averages, and the next one begins them anew
         is_new = is_first or np.isnan(series[SERIES.ema_12_volume, t - 1])
+        series[SERIES.volume_age, t] = 0.0 if is_new else series[SERIES.volume_age, t - 1] + 1.0
         _ema(series, SERIES.ema_12_volume, t, volume[t], 12, is_new)
         _ema(series, SERIES.ema_26_volume, t, volume[t], 26, is_new)
 

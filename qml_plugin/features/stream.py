@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import threading
 import zipfile
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ _FORMAT = 1
 _ALIASES = {"o": "open", "h": "high", "l": "low", "c": "close", "v": "volume", "vol": "volume"}
 _STAMPS = ("datetime", "timestamp", "date", "time", "open_time", "opened_at", "index")
 _N_INFERRED = 101
+_ABOVE, _BELOW = 1.0 + 1e-9, 1.0 - 1e-9  # adjusted prices miss one another by the last digits
 _FIRST_MICROS = 100_000_000_000_000  # smaller integers are row numbers, or times in another unit
 _PRICES = ("Open", "High", "Low", "Close")
 
@@ -59,6 +61,8 @@ class FeatureStream:
             raise DataError(f"bar_label {bar_label!r} is unknown. Use 'open' or 'close': what a bar's stamp marks.")
         self._is_inferred = timeframe is None
         self._bar_label = bar_label
+        self._timeframe: str | None = None
+        self._bar_us = 0
         self._set_timeframe(None if timeframe is None else clock.canonical_timeframe(timeframe))
         self._feature_set, self._versions = CATALOGUE.feature_set, dict(CATALOGUE.versions)
         longest = max((feature.warmup for feature in CATALOGUE[N_BUILT_IN:]), default=0)
@@ -83,6 +87,10 @@ class FeatureStream:
         bar_label : {"open", "close"}, default="open"
             What the stamps of `bars` mark.
         """
+        if not isinstance(bars, Bars):
+            raise DataError(
+                f"a history is Bars, not a {type(bars).__name__}. Use qml_plugin.bars.bars_from_frame(frame, symbol=...)."
+            )
         stream = cls(bars.timeframe, bar_label=bar_label)
         matrix = np.array([bars.open, bars.high, bars.low, bars.close, bars.volume])
         series = np.empty((len(SERIES), len(bars)))
@@ -112,7 +120,8 @@ class FeatureStream:
         Parameters
         ----------
         bar : (stamp, open, high, low, close, volume), or a mapping or Series with these names
-            The stamp is a datetime, an ISO 8601 text or integer UTC microseconds; naive is UTC. A Series may carry it
+            The stamp is a datetime, an ISO 8601 text or integer UTC microseconds; naive is UTC, and days are
+            lengthened in the time zone of a datetime that has one. A Series may carry it
             as its name, a row of ``itertuples()`` as its index. Volume may be left out.
 
         Returns
@@ -138,14 +147,24 @@ class FeatureStream:
         self._bars[:, t] = values
         self._opened_at[t] = at
         self._known_at[t] = known_at
+        before = (self._timeframe, self._bar_us, self._state.copy())
+        try:
+            row = self._row(t)
+        except BaseException:
+            # what lies beyond the filled columns is written anew by the next push
+            self._timeframe, self._bar_us, self._state = before
+            raise
+        self._filled, self._n_seen = t + 1, self._n_seen + 1
+        return row
+
+    def _row(self, t: int) -> FloatArray:
         if self._is_young:
             self._infer(t)
         advance(self._state, self._bars, self._known_at, self._bar_us, self._series, t, t + 1)
-        self._filled, self._n_seen = t + 1, self._n_seen + 1
         out: FloatArray = np.empty((1, len(CATALOGUE)))
-        fill_rows(self._bars, self._opened_at, self._bar_us, self._series, np.array([t]), self._n_seen - 1 - t, out)
+        fill_rows(self._bars, self._opened_at, self._bar_us, self._series, np.array([t]), self._n_seen - t, out)
         if len(CATALOGUE) > N_BUILT_IN:
-            self._fill_user(out[0])
+            self._fill_user(out[0], t)
         return out.reshape(-1)
 
     def save(self, path: str | Path) -> None:
@@ -160,7 +179,9 @@ class FeatureStream:
             "versions": self._versions,
         }
         path = Path(path)
-        scratch = path.with_name(f".{path.name}.{os.getpid()}")
+        scratch = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+        if not path.parent.is_dir():
+            raise DataError(f"{path.parent} is no folder, so {path.name} cannot be written there. Make it first.")
         try:
             with scratch.open("wb") as file:
                 np.savez(
@@ -195,6 +216,11 @@ class FeatureStream:
                 head = json.loads(file["head"].tobytes())
             if head["format"] != _FORMAT:
                 raise ValueError(f"format {head['format']}, this version reads {_FORMAT}")
+            kept = arrays["bars"].shape[-1]
+            shapes = {"bars": (5, kept), "series": (len(SERIES), kept), "state": (N_STATE,)}
+            for name, array in arrays.items():
+                if array.shape != shapes.get(name, (kept,)):
+                    raise ValueError(f"{name} has the shape {array.shape}")
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(
                 f"{path} is no saved stream: {error}. Pass a file that FeatureStream.save wrote, or replay the history "
@@ -237,9 +263,9 @@ class FeatureStream:
 
     def _checked(self, bar: Any) -> tuple[int, int, tuple[float, ...]]:
         """Stamp, moment it is known, and values of a bar, or a DataError."""
-        stamp, *values = _parts(bar)
-        at = _micros(stamp)
-        open_, high, low, close, volume = values
+        stamp, open_, high, low, close, volume = _parts(bar)
+        at, zone = _moment(stamp)
+        values = (open_, high, low, close, volume)
         if self._filled and at <= self._opened_at[self._filled - 1]:
             raise DataError(
                 f"bar {clock.isoformat(at)} came after {clock.isoformat(int(self._opened_at[self._filled - 1]))}. "
@@ -248,9 +274,10 @@ class FeatureStream:
         if self._filled and at < self._known_at[self._filled - 1] and not self._is_young:
             raise DataError(
                 f"bar {clock.isoformat(at)} begins before the one of {clock.isoformat(int(self._opened_at[self._filled - 1]))} "
-                f"has ended: the timeframe is {self._timeframe}. Pass the true timeframe to FeatureStream."
+                f"has ended: the timeframe is {self._timeframe}. Pass the true timeframe to FeatureStream; days of a "
+                "market with clock changes need stamps with their time zone."
             )
-        if not (0.0 < low <= min(open_, close) and max(open_, close) <= high < math.inf):
+        if not (0.0 < low <= min(open_, close) * _ABOVE and max(open_, close) * _BELOW <= high < math.inf):
             prices = ", ".join(f"{name} {value:g}" for name, value in zip(_PRICES, values, strict=False))
             raise DataError(
                 f"bar {clock.isoformat(at)} has {prices}. Prices must be known, positive and finite, High the highest and "
@@ -261,10 +288,18 @@ class FeatureStream:
                 f"bar {clock.isoformat(at)} has Volume {volume:g}. It must be finite, or NaN where unknown."
             )
         if self._timeframe is None:
-            return at, at, (open_, high, low, close, volume)
-        return at, clock.bar_end(stamp if isinstance(stamp, pd.Timestamp) else at, self._timeframe, self._bar_label), (
-            open_, high, low, close, volume
-        )  # fmt: skip
+            return at, at, values
+        if self._n_seen == _N_INFERRED and not self._is_inferred:
+            self._refuse_a_timeframe_too_small()
+        return at, clock.bar_end(at if zone is None else zone, self._timeframe, self._bar_label), values
+
+    def _refuse_a_timeframe_too_small(self) -> None:
+        shortest = int(np.diff(self._opened_at[: self._filled]).min())
+        if shortest > 1.5 * self._bar_us:
+            raise DataError(
+                f"timeframe is {self._timeframe!r}, but no two of the first {self._filled} bars lie closer together than "
+                f"{timedelta(microseconds=shortest)}. Begin anew with the true timeframe."
+            )
 
     def _make_room(self) -> None:
         for array in (self._bars, self._series):
@@ -273,8 +308,8 @@ class FeatureStream:
             stamps[: self._keep] = stamps[-self._keep :]
         self._filled = self._keep
 
-    def _fill_user(self, out: FloatArray) -> None:
-        recent = slice(max(0, self._filled - self._keep), self._filled)
+    def _fill_user(self, out: FloatArray, t: int) -> None:
+        recent = slice(max(0, t + 1 - self._keep), t + 1)
         frame = pd.DataFrame(
             self._bars[:, recent].T,
             index=pd.DatetimeIndex(self._opened_at[recent].view("M8[us]"), tz="UTC"),
@@ -295,11 +330,12 @@ def _parts(bar: Any) -> tuple[Any, float, float, float, float, float]:
         if missing:
             raise DataError(f"the bar has no {missing[0]}; found {sorted(named)[:10]}. A bar needs a stamp and prices.")
         bar = (stamp, *(named[name.lower()] for name in _PRICES), named.get("volume", math.nan))
+    bar = bar.tolist() if isinstance(bar, np.ndarray) else bar
     if not isinstance(bar, Sequence) or isinstance(bar, str) or len(bar) not in (5, 6):
         raise DataError(f"{bar!r} is no bar. Push (stamp, open, high, low, close, volume), a mapping or a Series.")
     try:
         stamp, open_, high, low, close = bar[0], float(bar[1]), float(bar[2]), float(bar[3]), float(bar[4])
-        volume = math.nan if len(bar) == 5 or bar[5] is None else float(bar[5])
+        volume = math.nan if len(bar) == 5 or bar[5] is None or bar[5] is pd.NA else float(bar[5])
     except (TypeError, ValueError) as error:
         raise DataError(
             f"the bar {tuple(bar)!r} holds what is no number: {error}. Prices and volume are numbers."
@@ -307,17 +343,18 @@ def _parts(bar: Any) -> tuple[Any, float, float, float, float, float]:
     return stamp, open_, high, low, close, volume
 
 
-def _micros(stamp: Any) -> int:
-    if isinstance(stamp, (int, np.integer)) and stamp >= _FIRST_MICROS:
-        return int(stamp)
+def _moment(stamp: Any) -> tuple[int, pd.Timestamp | None]:
+    """UTC microseconds, and the stamp itself where it knows its time zone, by which days are lengthened."""
+    if isinstance(stamp, (int, np.integer)) and _FIRST_MICROS <= stamp < 10**18:
+        return int(stamp), None
     try:
         if isinstance(stamp, (int, float, np.number)):
-            raise ValueError("as UTC microseconds it lies before 1973")
-        moment = stamp if isinstance(stamp, datetime) else pd.Timestamp(stamp)
+            raise ValueError("it is no count of UTC microseconds; seconds and milliseconds must be multiplied")
+        moment = pd.Timestamp(stamp)
         if pd.isna(moment):
             raise ValueError("it is missing")
-        return clock.from_datetime(moment)
-    except (TypeError, ValueError) as error:
+        return clock.from_datetime(moment), None if moment.tz is None else moment
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(
             f"the bar's stamp {stamp!r} is no time: {error}. Use a datetime, ISO 8601 or UTC microseconds."
         ) from None

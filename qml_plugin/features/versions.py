@@ -9,6 +9,7 @@ import io
 import tokenize
 from collections.abc import Callable
 from pathlib import Path
+from types import CodeType
 
 _FOLDER = Path(__file__).parent
 _LAYOUT = frozenset(
@@ -54,12 +55,31 @@ def kernels_sha256() -> str:
 
 
 def function_sha256(function: Callable[..., object]) -> str:
-    """`code_sha256` of a function, or of its bytecode where it has no source, as in an interactive session."""
+    """Hash of a function's code, defaults and enclosed values; helpers that it calls are not covered.
+
+    The code is its source, or its bytecode where it has no source, as in an interactive session.
+    """
+    if isinstance(function, functools.partial):
+        bound = f"{function_sha256(function.func)}{function.args!r}{sorted(function.keywords.items())!r}"
+        return hashlib.sha256(bound.encode()).hexdigest()
+    code = getattr(function, "__code__", None)
+    if code is None:
+        raise TypeError(f"a {type(function).__name__} has no code to know it by")
     try:
-        return code_sha256(inspect.cleandoc("\n" + inspect.getsource(function)))
-    except (OSError, TypeError):
-        code = function.__code__
-        return hashlib.sha256(code.co_code + repr(code.co_consts).encode()).hexdigest()
+        text = code_sha256(inspect.cleandoc("\n" + inspect.getsource(function)))
+    except (OSError, TypeError, tokenize.TokenError, IndentationError):
+        text = _bytecode(code)
+    enclosed = []
+    for name, cell in zip(code.co_freevars, getattr(function, "__closure__", None) or (), strict=True):
+        value = cell.cell_contents
+        enclosed.append(f"{name}={function_sha256(value) if inspect.isfunction(value) else repr(value)}")
+    text += repr((enclosed, getattr(function, "__defaults__", None), getattr(function, "__kwdefaults__", None)))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _bytecode(code: CodeType) -> str:
+    constants = [_bytecode(value) if isinstance(value, CodeType) else repr(value) for value in code.co_consts]
+    return repr((code.co_code.hex(), code.co_names, code.co_varnames, code.co_freevars, constants))
 
 
 KERNEL_FILES = (

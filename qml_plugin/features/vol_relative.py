@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from qml_plugin.features.catalogue import columns_of
+from qml_plugin.features.catalogue import CATALOGUE, columns_of
 from qml_plugin.features.compiled import kernel
 from qml_plugin.features.kernels import FLAT, TIE, mid_rank, over, sign, total
 from qml_plugin.features.series import SERIES
 from qml_plugin.records import FloatArray, IntArray
 
 PLACE, C = columns_of("vol_relative")
+_PVO_WARMUP = CATALOGUE["vol_relative_pvo_line"].warmup
 
 
 @kernel
@@ -40,8 +41,9 @@ def fill(bars: FloatArray, series: FloatArray, rows: IntArray, age: int, out: Fl
         x = out[i, PLACE]
         x[:] = np.nan
         atr = series[SERIES.atr, t]
-        x[C.vol_relative_pvo_line] = series[SERIES.pvo, t]
-        x[C.vol_relative_pvo_hist] = series[SERIES.pvo, t] - series[SERIES.pvo_signal, t]
+        if series[SERIES.volume_age, t] >= _PVO_WARMUP:  # a missing volume begins the averages anew
+            x[C.vol_relative_pvo_line] = series[SERIES.pvo, t]
+            x[C.vol_relative_pvo_hist] = series[SERIES.pvo, t] - series[SERIES.pvo_signal, t]
         if n >= 9:
             x[C.vol_relative_10] = over(volume[t], total(volume, t, 10) / 10.0, 0.0)
         if n >= 14:

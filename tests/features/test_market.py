@@ -137,7 +137,9 @@ def test_one_missing_volume_is_forgotten():
     matrix = matrix_of(dataclasses.replace(BARS, volume=volume))
     is_recursive = np.array(["pvo" in name for name in CATALOGUE.names])
     np.testing.assert_array_equal(matrix[921:, ~is_recursive], MATRIX[921:, ~is_recursive])
-    assert_same_to_scale(matrix[1400:], MATRIX[1400:])
+    assert_same_to_scale(matrix[1300:], MATRIX[1300:])
+    pvo = [CATALOGUE.place(f"vol_relative_pvo_{part}") for part in ("line", "hist")]
+    assert np.isnan(matrix[800:1264, pvo]).all()
     place = CATALOGUE.place("vol_relative_20")
     assert np.isnan(matrix[800:820, place]).all()
     assert np.isfinite(matrix[820, place])
@@ -195,6 +197,28 @@ def test_a_frame_and_its_bars_give_the_same_table():
     by_bars = compute_features(bars_from_frame(frame, symbol="GOOG"))
     assert str(by_bars.index.tz) == "UTC"
     assert by_bars.index[0] == frame.index[0].tz_localize("UTC")
+
+
+def test_rows_may_be_a_mask_or_one_number():
+    mask = np.arange(len(BARS)) % 1000 == 7
+    np.testing.assert_array_equal(matrix_of(BARS, mask), MATRIX[mask])
+    np.testing.assert_array_equal(matrix_of(BARS, 700), MATRIX[[700]])
+    table = compute_features(GOOG, rows=GOOG.index.get_indexer(GOOG.index[5:7]))
+    assert table.index.equals(GOOG.index[5:7])
+
+
+@pytest.mark.parametrize("rows", [[1.9], ["a"], [[1, 2]], slice(1, 5), [True, False], GOOG.index[5:7]])
+def test_what_is_no_position_is_refused(rows):
+    with pytest.raises(DataError, match=r"are no positions. Give whole numbers"):
+        compute_features(GOOG, rows=rows)
+
+
+def test_the_timeframe_may_be_given():
+    frame = EURUSD.iloc[:400]
+    assert compute_features(frame, timeframe="1h").equals(compute_features(frame))
+    closes = frame.set_axis(frame.index + pd.Timedelta("1h"), axis=0)
+    labelled = compute_features(closes, timeframe="1h", bar_label="close")
+    np.testing.assert_array_equal(labelled["regime_htf_align_4"], compute_features(frame)["regime_htf_align_4"])
 
 
 @pytest.mark.parametrize("row", [-1, 900])

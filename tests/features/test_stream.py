@@ -131,7 +131,7 @@ def test_a_stream_after_a_history_goes_on_like_one_that_saw_it():
         (("2024-01-01 01:00", 99.0, 99.0, 98.0, "x", 1.0), "holds what is no number"),
         (("2024-01-01 01:00", 99.0), "is no bar"),
         ("2024-01-01", "is no bar"),
-        ((17, *BAR[1:]), "as UTC microseconds it lies before 1973"),
+        ((17, *BAR[1:]), "it is no count of UTC microseconds"),
         (("yesterday-ish", *BAR[1:]), "stamp 'yesterday-ish' is no time"),
         ((None, *BAR[1:]), "stamp None is no time"),
         ({"date": "2024-01-01 01:00", "open": 1.0, "high": 1.0, "close": 1.0}, "the bar has no Low"),
@@ -149,6 +149,54 @@ def test_a_bad_bar_is_refused_and_changes_nothing(bar, message):
     assert stream.n_seen == 2
 
 
+def test_an_error_of_the_users_feature_leaves_the_stream_as_it_was():
+    is_broken = []
+
+    @user_feature("fragile", warmup=0, definition="x")
+    def fragile(bars):
+        return bars.Close * (np.inf if is_broken else 1.0)
+
+    try:
+        bars = cut(SETS["random"], 0, 200)
+        stream, twin = FeatureStream(), FeatureStream()
+        for i, row in enumerate(rows_of(bars)):
+            if i in (0, 1, 77, 150):
+                is_broken.append(True)
+                with pytest.raises(DataError, match="user_fragile is inf"):
+                    stream.push(row)
+                is_broken.clear()
+                assert stream.n_seen == i
+            np.testing.assert_array_equal(stream.push(row), twin.push(row))
+    finally:
+        remove_user_feature("fragile")
+
+
+@pytest.mark.parametrize("form", [pd.Timestamp.to_pydatetime, lambda stamp: stamp])
+def test_days_of_a_market_with_clock_changes_stream_by_their_zone(form):
+    days = pd.date_range("2021-03-20", periods=60, freq="D", tz="Europe/London")
+    frame = GOOG.iloc[:60].set_axis(days, axis=0)
+    stream = FeatureStream("1d")
+    for stamp, *values in frame.itertuples():
+        stream.push((form(stamp), *values))
+    assert stream.n_seen == 60
+
+
+def test_a_timeframe_too_small_is_noticed():
+    stream = FeatureStream("1m")
+    with pytest.raises(DataError, match="timeframe is '1m', but no two of the first 101 bars lie closer"):
+        pushed(stream, cut(SETS["random"], 0, 200))
+    with pytest.raises(DataError, match="timeframe '1M' may mean months or minutes"):
+        FeatureStream("1M")
+
+
+def test_adjusted_prices_may_miss_one_another_by_the_last_digits():
+    bar = ("2024-01-01", 100.0, 100.0 - 1e-8, 99.0, 100.0, 5.0)
+    assert np.isfinite(FeatureStream("1d").push(bar)).any()
+    assert np.isfinite(FeatureStream("1d").push(np.array(bar, dtype=object))).any()
+    with pytest.raises(DataError, match="Prices must be known"):
+        FeatureStream("1d").push(("2024-01-01", 100.0, 99.9, 99.0, 100.0, 5.0))
+
+
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "junk"])
 def test_a_damaged_file_is_refused(tmp_path, damage):
     path = tmp_path / "s"
@@ -160,6 +208,24 @@ def test_a_damaged_file_is_refused(tmp_path, damage):
         path.write_bytes({"empty": b"", "cut": whole[: len(whole) // 2], "junk": b"x" * 999}[damage])
     with pytest.raises(DataError, match="is no saved stream"):
         FeatureStream.load(path)
+
+
+def test_a_file_of_another_shape_is_refused(tmp_path):
+    stream = FeatureStream("1h")
+    stream.push(BAR)
+    stream.save(tmp_path / "s")
+    with np.load(tmp_path / "s") as file:
+        arrays = dict(file)
+    np.savez(tmp_path / "t.npz", **{**arrays, "state": arrays["state"][:-1]})
+    with pytest.raises(DataError, match="is no saved stream: state has the shape"):
+        FeatureStream.load(tmp_path / "t.npz")
+
+
+def test_a_folder_that_is_not_there_and_a_frame_for_bars_are_refused(tmp_path):
+    with pytest.raises(DataError, match="nowhere is no folder"):
+        FeatureStream("1h").save(tmp_path / "nowhere" / "s")
+    with pytest.raises(DataError, match="a history is Bars, not a DataFrame"):
+        FeatureStream.after(GOOG)
 
 
 def test_a_pickle_is_refused_unread(tmp_path):

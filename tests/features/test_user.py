@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 
@@ -75,6 +76,13 @@ LEAKS = {
     "whole-sample mean": lambda bars: bars.Close / bars.Close.mean(),
     "whole-sample rank": lambda bars: bars.Volume.rank(),
     "last value": lambda bars: bars.Close / bars.Close.iloc[-1],
+    "bars to the end": lambda bars: np.arange(len(bars), 0, -1.0),
+    "time to the end": lambda bars: (bars.index[-1] - bars.index).total_seconds(),
+    "gap to the next bar": lambda bars: bars.index.to_series().diff().shift(-1).dt.total_seconds(),
+    "last day of the month": lambda bars: bars.index.day.to_series().groupby(bars.index.month).transform("max"),
+    "volumes filled backwards": lambda bars: bars.Volume.bfill(),
+    "still bars filled backwards": lambda bars: (bars.High - bars.Low).replace(0.0, np.nan).bfill(),
+    "only at high prices": lambda bars: np.where(bars.Close > 1e4, bars.Close.iloc[-1], 0.0),
 }
 
 
@@ -95,7 +103,7 @@ def test_a_warmup_too_short_is_refused():
     ("function", "message"),
     [
         (lambda bars: bars.Close.iloc[1:], r"values of shape \(219,\) for 220 bars"),
-        (lambda bars: bars.Close * np.inf, "is inf at bar 10"),
+        (lambda bars: bars.Close * np.inf, "user_bad is inf at the bar of 2021"),
     ],
 )
 def test_malformed_values_are_refused(function, message):
@@ -113,6 +121,45 @@ def test_a_name_is_taken_once():
     user_feature("body_3", warmup=2, definition="x")(body)
     with pytest.raises(DataError, match="there is a feature user_body_3 already"):
         user_feature("body_3", warmup=2, definition="x")
+
+
+def test_a_decorator_used_twice_is_refused_the_second_time():
+    decorator = user_feature("twice", warmup=0, definition="x")
+    decorator(lambda bars: bars.Close)
+    with pytest.raises(DataError, match="there is a feature user_twice already"):
+        decorator(lambda bars: bars.Open)
+    assert CATALOGUE.names.count("user_twice") == 1
+
+
+def test_values_belong_to_the_code_not_to_the_name():
+    market = MarketFeatures(BARS)
+    user_feature("x", warmup=0, definition="x")(lambda bars: bars.Close)
+    first = market.rows([10])[0, -1]
+    remove_user_feature("x")
+    user_feature("x", warmup=0, definition="x")(lambda bars: -bars.Close)
+    assert market.rows([10])[0, -1] == -first
+
+
+@pytest.mark.parametrize(
+    ("given", "message"), [({"warmup": 2.5}, "warmup of user_x is 2.5"), ({"window": 0}, "window")]
+)
+def test_malformed_lengths_are_refused(given, message):
+    with pytest.raises(DataError, match=message):
+        user_feature("x", **{"warmup": 0, "definition": "x", **given})
+
+
+def test_what_has_no_code_is_refused_and_a_partial_is_known_by_its_arguments():
+    def diff(k, bars):
+        return bars.Close.diff(k)
+
+    with pytest.raises(DataError, match="user_x cannot be registered: a int has no code"):
+        user_feature("x", warmup=0, definition="x")(3)
+    versions = set()
+    for k in (1, 2):
+        user_feature("x", warmup=2, definition="x")(functools.partial(diff, k))
+        versions.add(CATALOGUE["user_x"].version)
+        remove_user_feature("x")
+    assert len(versions) == 2
 
 
 def test_an_error_of_the_function_leaves_the_catalogue_alone():

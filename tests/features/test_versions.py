@@ -53,6 +53,22 @@ def test_code_counts(other):
 def test_a_function_without_source_is_known_by_its_bytecode():
     one, same, other = (eval(f"lambda x: x + {n}") for n in (1, 1, 2))
     assert function_sha256(one) == function_sha256(same) != function_sha256(other)
+    high, low, nested, twin = (
+        eval(text) for text in ("lambda b: b.H", "lambda b: b.L", *["lambda b: [lambda: b]"] * 2)
+    )
+    assert function_sha256(high) != function_sha256(low)
+    assert function_sha256(nested) == function_sha256(twin)
+
+
+def test_what_a_function_encloses_counts():
+    def made(k, step=1):
+        def inner(x, by=step):
+            return x + k + by
+
+        return inner
+
+    assert function_sha256(made(1)) == function_sha256(made(1))
+    assert len({function_sha256(made(*given)) for given in ((1,), (5,), (1, 2))}) == 3
 
 
 def test_every_file_with_kernels_is_counted():
