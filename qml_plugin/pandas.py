@@ -22,13 +22,19 @@ class BarsAccessor:
     def __init__(self, frame: pd.DataFrame) -> None:
         self._frame = frame
 
-    def features(self, rows: Sequence[int] | None = None) -> pd.DataFrame:
+    def features(
+        self, rows: int | Sequence[int] | None = None, *, timeframe: str | None = None, bar_label: str = "open"
+    ) -> pd.DataFrame:
         """Features of all bars, or of some: `qml_plugin.compute_features` of the frame.
 
         Parameters
         ----------
-        rows : sequence of int, optional
+        rows : int, sequence of int, or mask of shape (n_bars,), optional
             Positions of the bars wanted, 0 the first.
+        timeframe : str, optional
+            Length of a bar, such as ``"1h"``; the median spacing of the first 100 bars unless given.
+        bar_label : {"open", "close"}, default="open"
+            What the stamps mark.
 
         Returns
         -------
@@ -46,4 +52,4 @@ class BarsAccessor:
         """
         from qml_plugin.features import compute_features
 
-        return compute_features(self._frame, rows)
+        return compute_features(self._frame, rows, timeframe=timeframe, bar_label=bar_label)

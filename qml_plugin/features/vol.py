@@ -15,23 +15,7 @@ PLACE, C = columns_of("vol")
 
 @kernel
 def fill(bars: FloatArray, series: FloatArray, rows: IntArray, age: int, out: FloatArray) -> None:
-    """Features of this category at some bars.
-
-    Parameters
-    ----------
-    bars : ndarray of shape (5, n)
-    series : ndarray of shape (n_series, n)
-    rows : ndarray of shape (n_rows,)
-        Bars wanted.
-    age : int
-        Bars that came before column 0.
-    out : ndarray of shape (n_rows, n_columns)
-        This category's columns; all are written.
-
-    Point in time
-    -------------
-    Row i reads columns up to ``rows[i]``.
-    """
+    """Features of this category at some bars; arguments as in `ctx.fill`."""
     high, low, close = bars[1], bars[2], bars[3]
     for i in range(len(rows)):
         t = rows[i]

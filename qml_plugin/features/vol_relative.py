@@ -16,23 +16,7 @@ _PVO_WARMUP = CATALOGUE["vol_relative_pvo_line"].warmup
 
 @kernel
 def fill(bars: FloatArray, series: FloatArray, rows: IntArray, age: int, out: FloatArray) -> None:
-    """Features of this category at some bars; those of a setup are left NaN.
-
-    Parameters
-    ----------
-    bars : ndarray of shape (5, n)
-    series : ndarray of shape (n_series, n)
-    rows : ndarray of shape (n_rows,)
-        Bars wanted.
-    age : int
-        Bars that came before column 0.
-    out : ndarray of shape (n_rows, n_columns)
-        This category's columns; all are written.
-
-    Point in time
-    -------------
-    Row i reads columns up to ``rows[i]``.
-    """
+    """Features of this category at some bars; arguments as in `ctx.fill`."""
     close, volume = bars[3], bars[4]
     log_volume = series[SERIES.log_volume]
     for i in range(len(rows)):
