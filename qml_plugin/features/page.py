@@ -24,8 +24,8 @@ _HEAD = """\
 ```python
 from qml_plugin import compute_features
 
-features = compute_features(bars)                # a row a bar
-features = compute_features(bars, rows=[500])    # some bars only
+features = compute_features(bars)  # a row a bar
+features = compute_features(bars, rows=[500])  # some bars only
 ```
 
 In the terminal: `qml features list`, `qml features show NAME [DATA]`, `qml features compute DATA --out FILE`, \
