@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -227,7 +227,8 @@ class KnownPatterns:
 
     ``features`` has shape (n_patterns, n_features), float32, in the order of ``feature_set``; ``is_win`` already obeys a
     label given by hand; ``confidence`` is the score given when the entry was made, NaN where there was none.
-    ``ignored`` are the ids that a person labelled ``"ignore"``: nothing may learn from them.
+    ``ignored`` are the ids that a person labelled ``"ignore"``: nothing may learn from them. ``versions`` are those of
+    the features of the set, by name, as far as they are known.
     """
 
     feature_set: str
@@ -241,6 +242,7 @@ class KnownPatterns:
     confidence: FloatArray
     features: NDArray[np.float32]
     ignored: frozenset[str] = frozenset()
+    versions: Mapping[str, str | None] = field(default_factory=dict, hash=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.pattern_id)

@@ -10,6 +10,7 @@ from qml_plugin.bars import Bars
 from qml_plugin.clock import isoformat
 from qml_plugin.errors import DataError, FeatureMismatch, LookAheadError
 from qml_plugin.features import CATALOGUE, MarketFeatures, entry_features
+from qml_plugin.features.catalogue import difference
 from qml_plugin.features.kernels import wilder_atr
 from qml_plugin.gate import Verdict
 from qml_plugin.labels.outcomes import barrier_outcome, barriers_for, fill_bar, last_resolving_bar
@@ -50,7 +51,8 @@ class PatternMemory:
         known = known if known is not None else KnownPatterns.empty(CATALOGUE.feature_set, len(CATALOGUE))
         if known.feature_set != CATALOGUE.feature_set:
             raise FeatureMismatch(
-                f"the snapshot holds feature set {known.feature_set[:12]}, this version computes {CATALOGUE.feature_set[:12]}. "
+                f"the snapshot holds feature set {known.feature_set[:12]}, this version computes {CATALOGUE.feature_set[:12]}: "
+                f"it was recorded {difference(known.versions) if known.versions else 'by another version'}. "
                 "Record the history again with this version: patterns of other feature sets stay in the registry."
             )
         self.bars = bars

@@ -67,7 +67,8 @@ def known_of(
     features = _features(connection, feature_set, names, [row[0] for row in rows], [row[-1] for row in rows])
     known = known_columns(feature_set, len(names), [tuple(row[:-1]) for row in rows], features)
     ignored = connection.scalars(sa.select(_PATTERNS.pattern_id).where(_PATTERNS.user_label == "ignore"))
-    return replace(known, ignored=frozenset(ignored))
+    versions = feature_sets.versions_of(connection, feature_set) or {}
+    return replace(known, ignored=frozenset(ignored), versions=versions)
 
 
 def training_columns(

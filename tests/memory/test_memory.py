@@ -71,6 +71,11 @@ def test_a_snapshot_of_other_features_is_refused(hourly):
         FeatureMismatch, match=rf"feature set eeeeeeeeeeee, this version computes {CATALOGUE.feature_set[:12]}"
     ):
         PatternMemory(hourly, KnownPatterns.empty("e" * 64, len(CATALOGUE)))
+    others = {**CATALOGUE.versions, "ctx_rsi_7": "another"}
+    del others["ctx_rsi_14"]
+    known = replace(KnownPatterns.empty("e" * 64, len(CATALOGUE)), versions=others)
+    with pytest.raises(FeatureMismatch, match=r"recorded without ctx_rsi_14; with another version of ctx_rsi_7\."):
+        PatternMemory(hourly, known)
 
 
 def test_a_memory_refuses_to_go_back(hourly):
