@@ -24,12 +24,13 @@ def main() -> None:
     benches = {"mixin_cost": mixin_cost, "features": features, "registry": registry}
     chosen = [benches[arguments.only]] if arguments.only else benches.values()
     rows = [row for bench in chosen for row in bench.run()]
-    print(f"{'benchmark':<62}{'contender':<44}{'cold':>9}{'median':>11} {'unit':<9}{'ratio':>8}  {'target':<16}")
+    print(f"{'benchmark':<64}{'contender':<44}{'cold':>9}{'median':>11} {'unit':<9}{'ratio':>8}  {'target':<16}")
     for row in rows:
-        cold, ratio = ("" if value is None else f"{value:.2f}" for value in (row.cold, row.ratio))
+        cold = "" if row.cold is None else f"{row.cold:.2f}"
+        ratio = "" if row.ratio is None else f"{row.ratio:.3g}"
         verdict = "" if row.is_met is None else "met" if row.is_met else "MISSED"
         print(
-            f"{row.bench:<62}{row.contender:<44}{cold:>9}{row.median:>11.2f} {row.unit:<9}{ratio:>8}  {row.target:<16}{verdict}"
+            f"{row.bench:<64}{row.contender:<44}{cold:>9}{row.median:>11.2f} {row.unit:<9}{ratio:>8}  {row.target:<16}{verdict}"
         )
     commit, is_dirty = git_state(Path(__file__).resolve().parent)
     record = {

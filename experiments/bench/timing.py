@@ -67,7 +67,7 @@ def in_turn(
                 name,
                 round(median[name], 2),
                 cold=round(found[0], 2),
-                ratio=round(ratio, 2),
+                ratio=round(ratio, 4),
                 target="" if limit is None else f"<= {limit:g} x",
                 is_met=None if limit is None else ratio <= limit,
                 n_runs=n_runs,
