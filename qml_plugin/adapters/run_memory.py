@@ -86,6 +86,8 @@ class RunMemory:
             timeframe=self._settings.timeframe,
             bar_label=self._settings.bar_label,
         )
+        tz = getattr(frame.index, "tz", None)
+        self._tz = None if tz is None else str(tz)
         self._broker = broker
         self._strategy_cls: type = type(strategy)
         self._params = _strategy_params(strategy, params, settings)
@@ -190,7 +192,7 @@ class RunMemory:
         self._memory = self._broker = self._host = None
         if registry is not None:
             try:
-                registry.save_run(self.run, self.patterns, self.decisions, self.returns)
+                registry.save_run(self.run, self.patterns, self.decisions, self.returns, bars=self._bars, tz=self._tz)
             except QmlError as failure:
                 failure.add_note("The backtest itself ran to its end; only its record is missing. Run it again.")
                 raise

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from qml_plugin.errors import RegistryCorrupt, RegistryError
 from qml_plugin.registry import feature_sets
 from qml_plugin.registry.checks import model_fault, pattern_fault, returns_fault, run_fault
-from qml_plugin.registry.connection import Database
+from qml_plugin.registry.connection import Database, SqliteDatabase, open_database
 from qml_plugin.registry.migrations import current_revision, latest_revision
 from qml_plugin.registry.schema import (
     experiments,
@@ -46,7 +46,8 @@ def backup(url: str, out: Path | str | None = None, *, busy_timeout_s: float = 2
     RegistryError
         If there is no registry, the copy exists already, or it cannot be written; no part of it is left behind.
     """
-    database = _existing(url, busy_timeout_s)
+    database = _file(url, busy_timeout_s)
+    database.require()
     source = _path(database)
     with database.read() as connection:
         current_revision(database, connection)
@@ -90,7 +91,7 @@ def restore(url: str, source: Path | str, *, replace: bool = False, busy_timeout
     RegistryCorrupt
         If the backup is damaged, or not a registry.
     """
-    database, origin = Database(url, busy_timeout_s), _database(Path(source).absolute(), busy_timeout_s)
+    database, origin = _file(url, busy_timeout_s), _database(Path(source).absolute(), busy_timeout_s)
     target = _path(database)
     if origin.path == target:
         raise RegistryError(f"{target} cannot be restored from itself. Name a backup of it.")
@@ -158,7 +159,7 @@ def doctor(url: str, *, deep: bool = False, busy_timeout_s: float = 20.0) -> dic
             if revision != latest_revision():
                 report["warnings"].append(f"the schema is not the latest: 'qml db migrate --db {url}' upgrades it")
             elif deep:
-                _examine_rows(connection, _path(database).parent, report)
+                _examine_rows(connection, database.folder, report)
     except RegistryCorrupt as error:
         damages.append(f"the rows could not all be checked: {error}")
     return report
@@ -204,7 +205,7 @@ def _add(findings: list[str], finding: str | None) -> None:
         findings.append(finding)
 
 
-def _refuse_damaged(database: Database) -> None:
+def _refuse_damaged(database: SqliteDatabase) -> None:
     """Make sure that a file is a whole registry that this code can read."""
     with database.read() as connection:
         revision = current_revision(database, connection)
@@ -215,7 +216,7 @@ def _refuse_damaged(database: Database) -> None:
         raise RegistryCorrupt(f"{database.name} is damaged: {damages[0]}. Name another copy.")
 
 
-def _wait_for_writers(database: Database) -> None:
+def _wait_for_writers(database: SqliteDatabase) -> None:
     """Make sure that nobody is writing to the file that is about to be moved; a damaged one has no writers."""
     if not _path(database).exists():
         return
@@ -235,18 +236,32 @@ def _moved(target: Path, aside: Path, log: str) -> bool:
 
 
 def _existing(url: str, busy_timeout_s: float) -> Database:
-    database = Database(url, busy_timeout_s)
-    _path(database)
-    database.require_file()
+    database = open_database(url, busy_timeout_s)
+    if isinstance(database, SqliteDatabase):
+        _path(database)
+    database.require()
     return database
 
 
-def _database(path: Path, busy_timeout_s: float) -> Database:
+def _file(url: str, busy_timeout_s: float) -> SqliteDatabase:
+    """A registry that is a file; a server's is copied by the server's own tools."""
+    database = open_database(url, busy_timeout_s)
+    if not isinstance(database, SqliteDatabase):
+        raise RegistryError(
+            f"{database.name} is on a server, which has no file to copy. Use pg_dump and pg_restore there, or "
+            f"'qml db export FOLDER --db URL' and 'qml db import'."
+        )
+    _path(database)
+    return database
+
+
+def _database(path: Path, busy_timeout_s: float) -> SqliteDatabase:
     """A database by its path: a URL gives some signs a meaning that they do not have in a name."""
-    return Database(sa.URL.create("sqlite", database=str(path)).render_as_string(), busy_timeout_s)
+    url = sa.URL.create("sqlite", database=str(path))
+    return SqliteDatabase(url.render_as_string(), url, busy_timeout_s)
 
 
-def _path(database: Database) -> Path:
+def _path(database: SqliteDatabase) -> Path:
     if database.path is None:
         raise RegistryError(f"{database.url!r} is a database in memory: it has no file. Use sqlite:///path.db.")
     return database.path

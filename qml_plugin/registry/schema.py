@@ -7,8 +7,13 @@ The frozen history lives in ``migrations``; a test keeps the two equal.
 from __future__ import annotations
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
+REVISION = "0003"
 VERSION_TABLE = "schema_migrations"
+# Ids and times decide the order of the past, so ids must sort by their bytes, as SQLite sorts, whatever the language
+# of a PostgreSQL server.
+Id = sa.Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
 
 metadata = sa.MetaData(
     naming_convention={
@@ -22,7 +27,7 @@ metadata = sa.MetaData(
 ml_pattern_registry = sa.Table(
     "ml_pattern_registry",
     metadata,
-    sa.Column("pattern_id", sa.Text, primary_key=True),
+    sa.Column("pattern_id", Id, primary_key=True),
     sa.Column("symbol", sa.Text, nullable=False),
     sa.Column("timeframe", sa.Text, nullable=False),
     sa.Column("detection_time", sa.DateTime, nullable=False),
@@ -52,7 +57,7 @@ ml_pattern_registry = sa.Table(
     sa.Column("exit_reason", sa.Text),
     sa.Column("label_rule", sa.Text, nullable=False),
     # Hash of the catalogue that features_json follows.
-    sa.Column("feature_set", sa.Text, nullable=False),
+    sa.Column("feature_set", Id, nullable=False),
     sa.Column("setup_json", sa.Text),
     # features_json as little-endian float32 in the order of feature_sets, for speed. A trigger empties it when
     # features_json changes without it, and readers then take the JSON: the two cannot disagree.
@@ -73,7 +78,7 @@ ml_pattern_registry = sa.Table(
 feature_sets = sa.Table(
     "feature_sets",
     metadata,
-    sa.Column("feature_set", sa.Text, primary_key=True),
+    sa.Column("feature_set", Id, primary_key=True),
     # {feature name: hash of its version, null where it is not known}, in the order of the columns.
     sa.Column("versions_json", sa.Text, nullable=False),
     sa.Column("created_at", sa.DateTime, nullable=False),
@@ -82,7 +87,7 @@ feature_sets = sa.Table(
 ml_model_versions = sa.Table(
     "ml_model_versions",
     metadata,
-    sa.Column("model_id", sa.Text, primary_key=True),
+    sa.Column("model_id", Id, primary_key=True),
     sa.Column("trained_time", sa.DateTime, nullable=False),
     sa.Column("features_used", sa.Text, nullable=False),
     sa.Column("test_accuracy", sa.Float),
@@ -109,11 +114,11 @@ ml_model_versions = sa.Table(
 experiments = sa.Table(
     "experiments",
     metadata,
-    sa.Column("run_id", sa.Text, primary_key=True),
+    sa.Column("run_id", Id, primary_key=True),
     # No foreign key: the cells of a sweep are saved before the sweep itself is.
-    sa.Column("parent_run_id", sa.Text),
+    sa.Column("parent_run_id", Id),
     sa.Column("kind", sa.Text, nullable=False),
-    # "running" from its start on; metrics_json and finished_at come with its end.
+    # "running" from its start on; "finished", "failed" or "interrupted" with metrics_json and finished_at at its end.
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("strategy_name", sa.Text, nullable=False),
     sa.Column("symbol", sa.Text, nullable=False),
@@ -133,9 +138,9 @@ experiments = sa.Table(
     sa.Column("started_at", sa.DateTime, nullable=False),
     sa.Column("finished_at", sa.DateTime),
     sa.Column("error", sa.Text),
-    # Hash of the strategy's source, and what the working tree had changed since git_hash.
+    # Hash of the strategy's source, and of what the working tree had changed since git_hash: see git_diffs.
     sa.Column("source_sha256", sa.Text),
-    sa.Column("git_diff", sa.Text),
+    sa.Column("git_diff_sha256", sa.Text),
     # The known patterns it started from: see `Snapshot`.
     sa.Column("snapshot_seq", sa.BigInteger),
     sa.Column("snapshot_patterns", sa.Integer),
@@ -146,6 +151,8 @@ experiments = sa.Table(
     sa.Column("pid", sa.Integer),
     sa.Column("process_started", sa.Text),
     sa.Column("heartbeat_at", sa.DateTime),
+    # Where the strategy's class was: "package.module:Class", or "/path/to/file.py:Class" of a script.
+    sa.Column("strategy_path", sa.Text),
     sa.Index(None, "finished_at", "run_id"),
     sa.Index(None, "status"),
     sa.Index(None, "strategy_name", "data_hash"),
@@ -155,8 +162,8 @@ experiments = sa.Table(
 run_decisions = sa.Table(
     "run_decisions",
     metadata,
-    sa.Column("run_id", sa.Text, sa.ForeignKey("experiments.run_id"), primary_key=True),
-    sa.Column("pattern_id", sa.Text, sa.ForeignKey("ml_pattern_registry.pattern_id"), primary_key=True),
+    sa.Column("run_id", Id, sa.ForeignKey("experiments.run_id"), primary_key=True),
+    sa.Column("pattern_id", Id, sa.ForeignKey("ml_pattern_registry.pattern_id"), primary_key=True),
     sa.Column("action", sa.Text, nullable=False),
     sa.Column("confidence", sa.Float),
     sa.Column("reason", sa.Text, nullable=False),
@@ -176,10 +183,76 @@ run_decisions = sa.Table(
 run_returns = sa.Table(
     "run_returns",
     metadata,
-    sa.Column("run_id", sa.Text, sa.ForeignKey("experiments.run_id"), primary_key=True),
+    sa.Column("run_id", Id, sa.ForeignKey("experiments.run_id"), primary_key=True),
     # returns_f64 holds little-endian float64 fractions of the equity, one for each bar from first_bar on.
     sa.Column("first_bar", sa.Integer, nullable=False),
     sa.Column("n_bars", sa.Integer, nullable=False),
     sa.Column("returns_f64", sa.LargeBinary, nullable=False),
     sa.Column("sha256", sa.Text, nullable=False),
 )
+
+git_diffs = sa.Table(
+    "git_diffs",
+    metadata,
+    sa.Column("sha256", sa.Text, primary_key=True),
+    sa.Column("diff", sa.Text, nullable=False),
+)
+
+bars = sa.Table(
+    "bars",
+    metadata,
+    # experiments.data_hash of the runs that saw these bars.
+    sa.Column("data_hash", sa.Text, primary_key=True),
+    sa.Column("n_bars", sa.Integer, nullable=False),
+    # Time zone of the stamps as the host was given them, NULL for stamps without one.
+    sa.Column("tz", sa.Text),
+    # Stamps and moments known as int64 UTC microseconds, then open, high, low, close and volume as float64: seven
+    # little-endian columns one after the other, compressed.
+    sa.Column("columns_zlib", sa.LargeBinary, nullable=False),
+    sa.Column("sha256", sa.Text, nullable=False),
+    sa.Column("created_at", sa.DateTime, nullable=False),
+)
+
+# Not in the metadata: Alembic knows it as its own.
+version_table = sa.Table(
+    VERSION_TABLE,
+    sa.MetaData(),
+    sa.Column("version_num", sa.String(32), nullable=False),
+    sa.PrimaryKeyConstraint("version_num", name=f"{VERSION_TABLE}_pkc"),
+)
+
+_TRIGGERS = (
+    (
+        "sqlite",
+        """
+        CREATE TRIGGER tr_ml_pattern_registry_features AFTER UPDATE OF features_json ON ml_pattern_registry
+        WHEN NEW.features_json IS NOT OLD.features_json AND NEW.features_f32 IS OLD.features_f32
+        BEGIN
+          UPDATE ml_pattern_registry SET features_f32 = NULL WHERE pattern_id = NEW.pattern_id;
+        END
+        """,
+    ),
+    (
+        "postgresql",
+        """
+        CREATE FUNCTION ml_pattern_registry_features() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+          IF NEW.features_json IS DISTINCT FROM OLD.features_json
+            AND NEW.features_f32 IS NOT DISTINCT FROM OLD.features_f32 THEN
+            NEW.features_f32 := NULL;
+          END IF;
+          RETURN NEW;
+        END
+        $$
+        """,
+    ),
+    (
+        "postgresql",
+        """
+        CREATE TRIGGER tr_ml_pattern_registry_features BEFORE UPDATE OF features_json ON ml_pattern_registry
+        FOR EACH ROW EXECUTE FUNCTION ml_pattern_registry_features()
+        """,
+    ),
+)
+for _dialect, _statement in _TRIGGERS:
+    sa.event.listen(ml_pattern_registry, "after_create", sa.DDL(_statement).execute_if(dialect=_dialect))  # type: ignore[no-untyped-call]

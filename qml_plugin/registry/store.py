@@ -6,13 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
 
-from qml_plugin.clock import to_datetime
+from qml_plugin.bars import Bars
+from qml_plugin.clock import from_datetime, to_datetime
 from qml_plugin.errors import DataError
 from qml_plugin.records import Decision, KnownPatterns, Pattern, Run
-from qml_plugin.registry import feature_sets
-from qml_plugin.registry.connection import Database
+from qml_plugin.registry import feature_sets, kept_bars
+from qml_plugin.registry.connection import open_database
 from qml_plugin.registry.known import IS_KNOWN, RESULT, Snapshot, known_of
 from qml_plugin.registry.ledger import Row, decision_rows, parsed_run, run_row
 from qml_plugin.registry.migrations import ensure_current
@@ -54,7 +56,7 @@ class RunStore:
     """
 
     def __init__(self, url: str, *, busy_timeout_s: float = 20.0, create: bool = True) -> None:
-        self._database = Database(url, busy_timeout_s)
+        self._database = open_database(url, busy_timeout_s)
         ensure_current(self._database, create=create)
 
     def __repr__(self) -> str:
@@ -156,6 +158,8 @@ class RunStore:
         returns: Mapping[str, float | None],
         *,
         names: Sequence[str] | None = None,
+        bars: Bars | None = None,
+        tz: str | None = None,
     ) -> None:
         """Store a run, its patterns and its decisions: all of it or nothing.
 
@@ -176,6 +180,10 @@ class RunStore:
             Return after costs of the trade that followed a decision; None or absent where there was none.
         names : sequence of str, optional
             Names of the features in order; those of the catalogue by default.
+        bars : Bars, optional
+            What the run saw, kept once for all runs on it so that it can be run again and drawn.
+        tz : str, optional
+            Time zone of the stamps that the host was given; None for stamps without one.
 
         Raises
         ------
@@ -189,6 +197,8 @@ class RunStore:
         _check_decisions(patterns, {str(row["pattern_id"]) for row in rows}, decisions, returns)
         row, choices = run_row(run), decision_rows(run.run_id, decisions, returns)
         with self._database.write() as connection:
+            if bars is not None:
+                kept_bars.keep(connection, bars, run.data_hash, tz, now)
             if rows:
                 feature_sets.record(connection, patterns[0].feature_set, versions, now)
                 register(connection, rows, now)
@@ -231,6 +241,40 @@ class RunStore:
             f"pattern {pattern_id!r} is not in {self._database.name}. A pattern_id is the full id of a registered "
             "entry; `qml stats` tells what is registered."
         )
+
+    def bars_of(self, pattern_id: str) -> tuple[Bars, int] | None:
+        """The bars around a pattern: those that a run on its market saw.
+
+        Parameters
+        ----------
+        pattern_id : str
+
+        Returns
+        -------
+        (Bars, int) or None
+            The longest series kept of its symbol and timeframe that holds its decision bar, and that bar's position.
+            None where no run kept one.
+
+        Point in time
+        -------------
+        The series goes on after the pattern: it is for pictures and for running again, never for a decision.
+
+        Raises
+        ------
+        DataError
+            If there is no such pattern.
+        RegistryCorrupt
+            If the bars are not as they were stored.
+        """
+        pattern = self.get_pattern(pattern_id)
+        moment = pattern["detection_time"]
+        with self._database.read() as connection:
+            bars = kept_bars.covering(connection, pattern["symbol"], pattern["timeframe"], moment)
+        if bars is None:
+            return None
+        bar = int(np.searchsorted(bars.opened_at, from_datetime(moment)))
+        is_there = bar < len(bars) and bars.opened_at[bar] == from_datetime(moment)
+        return (bars, bar) if is_there else None
 
     def get_statistics(self) -> dict[str, object]:
         """What the registry holds, in counts.

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from qml_plugin.errors import DataError, RegistryCorrupt, RegistryError
 from qml_plugin.registry import feature_sets
 from qml_plugin.registry.checks import file_sha256, pattern_fault, returns_fault, run_fault
-from qml_plugin.registry.connection import Database
+from qml_plugin.registry.connection import open_database
 from qml_plugin.registry.migrations import ensure_current, latest_revision
 from qml_plugin.registry.schema import experiments, metadata, ml_pattern_registry, run_returns
 
@@ -60,7 +60,7 @@ def export_registry(url: str, folder: Path | str, *, busy_timeout_s: float = 20.
     RegistryCorrupt
         If a value is not of its column's kind.
     """
-    database = Database(url, busy_timeout_s)
+    database = open_database(url, busy_timeout_s)
     ensure_current(database, create=False)
     target = Path(folder).absolute()
     if target.exists():
@@ -114,7 +114,7 @@ def import_registry(url: str, folder: Path | str, *, busy_timeout_s: float = 20.
     """
     source = Path(folder).absolute()
     expected = _read_manifest(source)
-    database = Database(url, busy_timeout_s)
+    database = open_database(url, busy_timeout_s)
     ensure_current(database)
     try:
         with database.write() as connection:

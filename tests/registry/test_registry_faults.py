@@ -12,7 +12,8 @@ import pytest
 
 from qml_plugin.errors import DataError, RegistryBusy, RegistryCorrupt, RegistryError
 from qml_plugin.registry import PatternRegistry
-from qml_plugin.registry.connection import Database, _let_all_go
+from qml_plugin.registry.connection import open_database
+from qml_plugin.registry.connection.database import _let_all_go
 from qml_plugin.registry.migrations import info, migrate
 from tests.registry.registry_samples import (
     FEATURE_SET,
@@ -134,7 +135,7 @@ def test_a_new_file_held_by_another(path, url):
 
 
 def test_a_writer_takes_the_lock_before_it_reads(url, filled):
-    database, rival = Database(url), Database(url, 0.05)
+    database, rival = open_database(url), open_database(url, 0.05)
     with database.write() as connection:
         connection.exec_driver_sql("SELECT count(*) FROM experiments")
         with pytest.raises(RegistryBusy, match="locked"), rival.write():
@@ -165,7 +166,7 @@ def test_a_connection_kept_open_is_closed_by_a_fork_of_another_thread(filled, pa
 
 
 def test_a_reader_sees_one_moment(url, filled):
-    with Database(url).read() as connection:
+    with open_database(url).read() as connection:
         first = connection.exec_driver_sql("SELECT count(*) FROM ml_pattern_registry").scalar_one()
         save(filled, [make_pattern(8)], make_run("meanwhile"))
         assert connection.exec_driver_sql("SELECT count(*) FROM ml_pattern_registry").scalar_one() == first
@@ -173,7 +174,7 @@ def test_a_reader_sees_one_moment(url, filled):
 
 
 def write(url, *statements):
-    with Database(url).write() as connection:
+    with open_database(url).write() as connection:
         for statement in statements:
             connection.exec_driver_sql(statement)
 

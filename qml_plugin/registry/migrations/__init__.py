@@ -9,13 +9,10 @@ import hashlib
 from pathlib import Path
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 
 from qml_plugin.errors import RegistryCorrupt, RegistryError, SchemaTooNew, SchemaTooOld
-from qml_plugin.registry.connection import Database
-from qml_plugin.registry.schema import VERSION_TABLE, metadata
+from qml_plugin.registry.connection import Database, SqliteDatabase, open_database
+from qml_plugin.registry.schema import REVISION, VERSION_TABLE, metadata, version_table
 
 __all__ = ["info", "migrate"]
 
@@ -24,20 +21,20 @@ _SCRIPTS = Path(__file__).parent
 _SHA256 = {
     "0001": "e1aa7d30e3cca45cb4df6bbc211c21290ccd3b3991a22260ee1e5af9fb22b6cf",
     "0002": "964010e85612905cbbf9b28f9d4a9c5381c04bf32ca384cf641c979f05ef0ba0",
+    "0003": "43c84f96e12ae9cb0b13c47eb2d6ea736888dc1ceeea92b01b2320e855cd72fc",
 }
-_VERSIONS = sa.table(VERSION_TABLE, sa.column("version_num", sa.Text))
 
 
 def migrate(url: str, *, busy_timeout_s: float = 20.0) -> list[str]:
     """Create the registry, or upgrade it to the latest schema.
 
-    Folders above a new file are created. Before an existing registry is changed, a copy is left beside it as
-    ``<file>.bak-<revision>``, named for the revision it holds.
+    Folders above a new file are created. Before an existing registry is changed, a copy is left beside it, named for
+    the revision it holds: the file ``<file>.bak-<revision>``, or on PostgreSQL the schema ``<schema>_bak_<revision>``.
 
     Parameters
     ----------
     url : str
-        ``sqlite:///path`` of a file.
+        ``sqlite:///path`` of a file, or a PostgreSQL URL.
     busy_timeout_s : float, seconds
         How long to wait for another process.
 
@@ -57,38 +54,37 @@ def migrate(url: str, *, busy_timeout_s: float = 20.0) -> list[str]:
     RegistryError
         If the URL or the file cannot be opened, or an upgrade step fails; the file then stays as it was.
     """
-    database = _file_database(url, busy_timeout_s)
-    database.create_file()
+    database = _shared_database(url, busy_timeout_s)
+    database.create()
     with database.read() as connection:
         _pending(database, _revision(database, connection))
     return _upgrade(database)
 
 
 def info(url: str, *, busy_timeout_s: float = 20.0) -> dict[str, object]:
-    """Where a registry file stands; changes nothing, and creates nothing.
+    """Where a registry stands; changes nothing, and creates nothing.
 
     Parameters
     ----------
     url : str
-        ``sqlite:///path`` of an existing file.
+        URL of an existing registry.
     busy_timeout_s : float, seconds
         How long to wait for another process.
 
     Returns
     -------
     dict
-        ``path``, ``schema_version`` (None for an empty file), ``latest_version``, ``rows`` (per table),
-        ``size_bytes``, ``sqlite_version`` and ``journal_mode``.
+        ``path`` (URL without its password on PostgreSQL), ``schema_version`` (None where it is empty), ``latest_version``,
+        ``rows`` (per table), ``size_bytes``, and ``sqlite_version`` and ``journal_mode``, or ``postgresql_version``.
 
     Raises
     ------
     RegistryError
         If there is no such file, or it cannot be read; see its subclasses.
     """
-    database = _file_database(url, busy_timeout_s)
-    path = database.path
-    if path is None or not path.is_file():
-        raise RegistryError(f"there is no registry at {path}. A run creates one, and so does: {_command(url)}")
+    database = _shared_database(url, busy_timeout_s)
+    if database.path is not None and not database.path.is_file():
+        raise RegistryError(f"there is no registry at {database.path}. A run creates one, and so does: {_command(url)}")
     with database.read() as connection:
         revision = _revision(database, connection)
         present = set(sa.inspect(connection).get_table_names())
@@ -98,11 +94,10 @@ def info(url: str, *, busy_timeout_s: float = 20.0) -> dict[str, object]:
             if table.name in present
         }
         return {
-            "path": str(path),
+            "path": database.name,
             "schema_version": revision,
             "latest_version": _revisions()[-1],
             "rows": rows,
-            "size_bytes": path.stat().st_size,
             **database.describe(connection),
         }
 
@@ -110,9 +105,9 @@ def info(url: str, *, busy_timeout_s: float = 20.0) -> dict[str, object]:
 def ensure_current(database: Database, *, create: bool = True) -> None:
     """Create the tables of a new database if `create`; refuse one whose schema is older or newer than this code."""
     if create:
-        database.create_file()
+        database.create()
     else:
-        database.require_file()
+        database.require()
     with database.read() as connection:
         revision = _revision(database, connection)
     if revision is None and not create:
@@ -125,7 +120,7 @@ def ensure_current(database: Database, *, create: bool = True) -> None:
     else:
         _refuse_old(database, revision, _pending(database, revision))
         if create:
-            database.enable_wal()
+            database.prepare()
 
 
 def current_revision(database: Database, connection: sa.Connection) -> str | None:
@@ -143,7 +138,7 @@ def latest_revision() -> str:
 def _upgrade(database: Database, *, only_new: bool = False) -> list[str]:
     """Apply what is missing under the lock, judged again there: another process may have been faster."""
     _refuse_edited_scripts()
-    database.enable_wal()
+    database.prepare()
     with database.alter() as connection:
         before = _revision(database, connection)
         pending = _pending(database, before)
@@ -151,9 +146,14 @@ def _upgrade(database: Database, *, only_new: bool = False) -> list[str]:
             _refuse_old(database, before, pending)
         if not pending:
             return []
-        if before is not None and database.path is not None:
-            database.backup(database.path.with_name(f"{database.path.name}.bak-{before}"))
-        _apply(database, connection)
+        if before is None and pending[-1] == REVISION:
+            metadata.create_all(connection)
+            version_table.create(connection)
+            connection.execute(sa.insert(version_table).values(version_num=REVISION))
+        else:
+            if before is not None:
+                database.keep_copy(connection, before)
+            _apply(database, connection)
         database.stamp(connection)
         if (after := _revision(database, connection)) != pending[-1]:
             raise RegistryError(
@@ -164,6 +164,10 @@ def _upgrade(database: Database, *, only_new: bool = False) -> list[str]:
 
 def _apply(database: Database, connection: sa.Connection) -> None:
     """Run Alembic on the open transaction."""
+    # Here, because it takes long to load and is seldom needed.
+    from alembic import command
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
     config.attributes["connection"] = connection
@@ -191,7 +195,7 @@ def _refuse_edited_scripts() -> None:
 
 def _revisions() -> list[str]:
     """Every revision this code knows, oldest first."""
-    return [script.revision for script in ScriptDirectory(str(_SCRIPTS)).walk_revisions()][::-1]
+    return sorted(file.name[:4] for file in (_SCRIPTS / "versions").glob("0*.py"))
 
 
 def _revision(database: Database, connection: sa.Connection) -> str | None:
@@ -199,7 +203,7 @@ def _revision(database: Database, connection: sa.Connection) -> str | None:
     tables = database.identify(connection)
     if not tables:
         return None
-    found = connection.scalars(sa.select(_VERSIONS.c.version_num)).all() if VERSION_TABLE in tables else []
+    found = connection.scalars(sa.select(version_table.c.version_num)).all() if VERSION_TABLE in tables else []
     if len(found) != 1:
         raise RegistryCorrupt(
             f"{database.name} records {len(found)} schema versions in {VERSION_TABLE}, and must record "
@@ -229,9 +233,9 @@ def _refuse_old(database: Database, revision: str, pending: list[str]) -> None:
         )
 
 
-def _file_database(url: str, busy_timeout_s: float) -> Database:
-    database = Database(url, busy_timeout_s)
-    if database.path is None:
+def _shared_database(url: str, busy_timeout_s: float) -> Database:
+    database = open_database(url, busy_timeout_s)
+    if isinstance(database, SqliteDatabase) and database.path is None:
         raise RegistryError(f"{url!r} is a database in memory, which no other call can reach. Use sqlite:///path.db.")
     return database
 

@@ -1,77 +1,52 @@
-"""Connections to the registry's database: the only module that opens one.
-
-A file is opened anew for every transaction and closed after it, so nothing is carried across a fork or into a pickle.
-Writers take the lock before they read (``BEGIN IMMEDIATE``); otherwise a reader that turns into a writer fails at once
-when another was faster, whatever the timeout. Statements that only SQLite understands are written here and nowhere else.
-"""
+"""A registry in an SQLite file or in memory. Statements that only SQLite understands are written here."""
 
 from __future__ import annotations
 
 import os
 import re
 import sqlite3
-import threading
 import time
 import warnings
-import weakref
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
+from typing import ClassVar
 
 import sqlalchemy as sa
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.pool import NullPool, StaticPool
+from sqlalchemy.engine import URL
 
 from qml_plugin.errors import DataError, QmlError, RegistryBusy, RegistryCorrupt, RegistryError
+from qml_plugin.registry.connection.database import Database
 
 # "QMLR" in ASCII: marks a file as ours in its header.
 APPLICATION_ID = 0x514D4C52
-_MAX_TIMEOUT_S = 86_400.0
 _RETRY_S = 0.01
 # A batch that outgrows the cache is written to the log in part, read again and written again.
 _CACHE_KIB = 65_536
 # A rare race of a commit with a checkpoint damages the file; https://sqlite.org/wal.html tells of it.
 _WAL_RESET_BUG = ((3, 7, 0), (3, 51, 2))
-_URL_RULE = (
-    "A registry URL is sqlite:///relative/path.db, sqlite:////absolute/path.db, or sqlite:// for one in memory, "
-    "without user, host or options"
-)
 
 
-_KEEPERS: weakref.WeakSet[Database] = weakref.WeakSet()
+class SqliteDatabase(Database):
+    """A registry in an SQLite file, or in memory.
 
-
-class Database:
-    """Where a registry lives, and how to read and write it.
-
-    Parameters
-    ----------
-    url : str
-        ``sqlite:///path`` for a file (a relative path is fixed against the current folder now), ``sqlite://`` or
-        ``sqlite:///:memory:`` for a database in memory that lives and dies with this object.
-    busy_timeout_s : float, seconds, 0..86400
-        How long to wait for another process's lock.
-
-    Raises
-    ------
-    RegistryError
-        If `url` is not understood.
-    DataError
-        If `busy_timeout_s` is out of range.
+    Writers take the lock before they read (``BEGIN IMMEDIATE``); otherwise a reader that turns into a writer fails at
+    once when another was faster, whatever the timeout. A connection that is kept open spares the log from being folded
+    into the file after every transaction.
     """
 
-    def __init__(self, url: str, busy_timeout_s: float = 20.0) -> None:
-        if not 0 <= busy_timeout_s <= _MAX_TIMEOUT_S:
-            raise DataError(f"busy_timeout_s is {busy_timeout_s!r}. It must lie between 0 and 86400 seconds.")
-        self.url = url
-        self.busy_timeout_s = float(busy_timeout_s)
-        self.path = _path_of(url)
-        self._engine: sa.Engine | None = None
+    _READ: ClassVar = {"qml_begin": "BEGIN", "qml_foreign_keys": True}
+    _WRITE: ClassVar = {"qml_begin": "BEGIN IMMEDIATE", "qml_foreign_keys": True}
+    # SQLite rebuilds a table by dropping it, which would break or erase what refers to it.
+    _ALTER: ClassVar = {"qml_begin": "BEGIN IMMEDIATE", "qml_foreign_keys": False}
+
+    def __init__(self, url: str, parsed: URL, busy_timeout_s: float) -> None:
+        self._path = _path_of(url, parsed)
+        super().__init__(url, busy_timeout_s)
+
+    def _reset(self) -> None:
+        super()._reset()
         self._pid = os.getpid()
         self._has_warned = False
-        self._kept: sa.Engine | None = None
-        # One shared connection cannot hold two transactions; files have a connection for each.
-        self._turn = threading.RLock()
 
     def __getstate__(self) -> dict[str, object]:
         if self.path is None:
@@ -79,55 +54,21 @@ class Database:
                 f"the registry {self.url!r} lives in the memory of one process and cannot be pickled. "
                 "Use a file: sqlite:///path.db."
             )
-        return {"url": self.url, "busy_timeout_s": self.busy_timeout_s, "path": self.path}
+        return super().__getstate__() | {"_path": self._path}
 
-    def __setstate__(self, state: dict[str, object]) -> None:
-        self.__dict__.update(state)
-        self._engine = None
-        self._pid = os.getpid()
-        self._has_warned = False
-        self._kept = None
-        self._turn = threading.RLock()
+    @property
+    def path(self) -> Path | None:
+        return self._path
 
-    @contextmanager
-    def read(self) -> Iterator[sa.Connection]:
-        """One consistent view of the database; what others commit meanwhile stays unseen."""
-        with self._transaction("BEGIN") as connection:
-            try:
-                yield connection
-            except QmlError:
-                raise
-            except ValueError as error:
-                raise RegistryCorrupt(
-                    f"{self.name} holds a value that is not of its column's kind: {error}. DATETIME columns hold "
-                    "'YYYY-MM-DD HH:MM:SS.ffffff' and JSON columns JSON; correct the row, or restore a copy."
-                ) from error
+    @property
+    def name(self) -> str:
+        return str(self.path) if self.path else self.url
 
-    @contextmanager
-    def write(self) -> Iterator[sa.Connection]:
-        """One transaction under the write lock: committed when the block ends, undone whole when it raises."""
-        with self._transaction("BEGIN IMMEDIATE") as connection:
-            yield connection
-            if not _raw(connection).in_transaction:
-                raise RegistryError(
-                    f"the transaction on {self.name} ended before its block did, because a failure inside it was "
-                    "hidden. Nothing of the block was kept; let database errors through."
-                )
-
-    @contextmanager
-    def alter(self) -> Iterator[sa.Connection]:
-        """A `write` in which tables may be rebuilt: references between tables are checked as a whole at its end.
-
-        SQLite rebuilds a table by dropping it, which would break or erase what refers to it.
-        """
-        with self._transaction("BEGIN IMMEDIATE", has_foreign_keys=False) as connection:
-            before = set(self.dangling(connection))
-            yield connection
-            if broken := set(self.dangling(connection)) - before:
-                raise RegistryError(
-                    f"a change of the tables of {self.name} left {len(broken)} rows without the row they refer to, "
-                    f"such as {min(broken)}; it was undone. Report this."
-                )
+    @property
+    def folder(self) -> Path:
+        if self.path is None:
+            raise RegistryError(f"the registry {self.url!r} lives in memory: no files belong to it. Use a file.")
+        return self.path.parent
 
     def dangling(self, connection: sa.Connection) -> list[str]:
         """Rows that refer to a row that does not exist, in words."""
@@ -147,32 +88,7 @@ class Database:
                 found.append(f"the check of the file broke off: {error}")
         return [line for line in found if line != "ok"]
 
-    @contextmanager
-    def kept_open(self) -> Iterator[None]:
-        """Use one connection for all that follows, so that the log is not folded into the file after every transaction.
-
-        It is closed before a fork, for good: a child that inherits an open one believes in locks that it does not
-        hold.
-        """
-        if self.path is None or self._kept is not None:
-            yield
-            return
-        with self._mapped():
-            self._kept = self._engine_of(StaticPool)
-        _KEEPERS.add(self)
-        try:
-            yield
-        finally:
-            self._let_go()
-
-    def _let_go(self) -> None:
-        with self._turn:
-            kept, self._kept = self._kept, None
-            _KEEPERS.discard(self)
-            if kept is not None:
-                kept.dispose()
-
-    def create_file(self) -> None:
+    def create(self) -> None:
         """Create the folders above the file and the empty file, where they do not exist yet.
 
         Raises
@@ -189,7 +105,7 @@ class Database:
         except OSError as error:
             raise self._cannot_open(error) from error
 
-    def require_file(self) -> None:
+    def require(self) -> None:
         """Refuse to go on where there is no file.
 
         Raises
@@ -230,7 +146,7 @@ class Database:
         """Mark the file as ours, inside the transaction that creates the tables."""
         connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
 
-    def enable_wal(self) -> None:
+    def prepare(self) -> None:
         """Let readers and a writer work side by side; stays in force for the file.
 
         SQLite refuses the switch at once, without waiting, while another process is using the file, hence the loop.
@@ -247,6 +163,13 @@ class Database:
                     if _primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
                         raise
                     time.sleep(_RETRY_S)
+
+    def keep_copy(self, connection: sa.Connection, revision: str) -> str:
+        if self.path is None:
+            return "nothing"  # nobody else can have filled it
+        copy = self.path.with_name(f"{self.path.name}.bak-{revision}")
+        self.backup(copy)
+        return str(copy)
 
     def backup(self, target: Path) -> None:
         """Copy what is committed to a file of its own, replacing an older one only once the new one is complete.
@@ -288,6 +211,7 @@ class Database:
         return {
             "sqlite_version": sqlite3.sqlite_version,
             "journal_mode": connection.exec_driver_sql("PRAGMA journal_mode").scalar_one(),
+            "size_bytes": self.path.stat().st_size if self.path else None,
         }
 
     def known_bugs(self) -> list[str]:
@@ -301,39 +225,17 @@ class Database:
             "process can, very rarely, damage the file. Keep backups, or use a Python with SQLite 3.51.3 or later."
         ]
 
-    @property
-    def name(self) -> str:
-        """What messages call it: the path, or the URL of one in memory."""
-        return str(self.path) if self.path else self.url
-
-    @contextmanager
-    def _transaction(self, begin: str, *, has_foreign_keys: bool = True) -> Iterator[sa.Connection]:
-        """Open, begin, hand out, commit or roll back, close; errors come out as ours."""
-        with self._mapped(), self._turn_taken() as engine, engine.connect() as connection:
-            connection.execution_options(qml_begin=begin, qml_foreign_keys=has_foreign_keys)
-            with connection.begin():
-                yield connection
-
-    @contextmanager
-    def _turn_taken(self) -> Iterator[sa.Engine]:
-        """The engine to use, after waiting for its connection where there is one for all."""
-        if self.path is not None and self._kept is None:
-            yield self._opened()
-            return
-        with self._turn:
-            yield self._kept or self._opened()
-
     def _opened(self) -> sa.Engine:
-        """The engine, made at first use."""
         if self.path is None and os.getpid() != self._pid:
             raise RegistryError(
                 f"the registry {self.url!r} lives in the memory of process {self._pid}; process {os.getpid()}, forked "
                 "from it, would write to a copy that nobody reads. Use a file: sqlite:///path.db."
             )
-        if self._engine is None:
-            self._engine = self._engine_of(StaticPool if self.path is None else NullPool)
-            weakref.finalize(self, self._engine.dispose)  # closes a database in memory with its last user
-        return self._engine
+        return super()._opened()
+
+    @property
+    def _is_one_connection(self) -> bool:
+        return self.path is None
 
     def _engine_of(self, pool: type[sa.Pool]) -> sa.Engine:
         engine = sa.create_engine("sqlite://", creator=self._connect, poolclass=pool)
@@ -378,17 +280,15 @@ class Database:
             stacklevel=2,
         )
 
-    @contextmanager
-    def _mapped(self) -> Iterator[None]:
-        """Turn the driver's errors into ours."""
-        try:
-            yield
-        except sa.exc.DBAPIError as error:
-            raise self._translated(error.orig) from error
-        except sqlite3.Error as error:
-            raise self._translated(error) from error
-        except (OverflowError, UnicodeEncodeError) as error:
-            raise DataError(f"a value cannot be stored in {self.name}: {error}. Nothing was stored.") from error
+    def _take_lock(self, connection: sa.Connection, is_writer: bool) -> None:
+        """BEGIN IMMEDIATE has taken it."""
+
+    def _is_open(self, connection: sa.Connection) -> bool:
+        return _raw(connection).in_transaction
+
+    @property
+    def _driver_error(self) -> type[Exception]:
+        return sqlite3.Error
 
     def _translated(self, error: BaseException | None) -> QmlError:
         """The error of ours that says what to do about a driver's error."""
@@ -424,25 +324,14 @@ class Database:
         )
 
 
-def _let_all_go() -> None:
-    for database in list(_KEEPERS):
-        database._let_go()
-
-
-os.register_at_fork(before=_let_all_go)
-
-
-def _path_of(url: str) -> Path | None:
+def _path_of(url: str, parsed: URL) -> Path | None:
     """Absolute path of a file URL, None for a database in memory."""
-    shown = re.sub(r"//[^/]*@", "//***@", str(url))
-    try:
-        parsed: URL = make_url(url)
-    except (sa.exc.ArgumentError, ValueError, TypeError) as error:
-        raise RegistryError(f"{shown!r} is not a database URL. {_URL_RULE}.") from error
-    if parsed.drivername not in ("sqlite", "sqlite+pysqlite"):
-        raise RegistryError(f"{shown!r} names the database {parsed.drivername!r}. {_URL_RULE}.")
     if parsed.host or parsed.username or parsed.port or parsed.query or (parsed.database or "").startswith("file:"):
-        raise RegistryError(f"{shown!r} says more than a path. {_URL_RULE}.")
+        shown = re.sub(r"//[^/]*@", "//***@", url)
+        raise RegistryError(
+            f"{shown!r} says more than a path. A URL of a file is sqlite:///relative/path.db or "
+            "sqlite:////absolute/path.db, without user, host or options."
+        )
     if parsed.database in (None, "", ":memory:"):
         return None
     return Path(str(parsed.database)).absolute()
