@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
+import importlib.util
 import inspect
 import re
 import subprocess
+import sys
 import uuid
 from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, ModuleType
 from typing import cast
 
 import numpy as np
 import orjson
 import pandas as pd
+
+from qml_plugin.errors import DataError
 
 _RUN_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "qml_plugin/run")
 _LIBRARIES = (
@@ -31,6 +37,7 @@ _LIBRARIES = (
     "backtesting",
 )
 _GIT_TIMEOUT_S = 5.0
+_LONGEST_DIFF = 1_000_000
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
@@ -128,14 +135,81 @@ def source_sha256(cls: Hashable) -> str:
     return digest.hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class GitState:
+    """Where a working tree stood: its commit, whether tracked files differed from it, and how; None outside a repository.
+
+    A diff of more than a million characters is cut there, and says so.
+    """
+
+    commit: str | None = None
+    is_dirty: bool | None = None
+    diff: str | None = None
+
+
 @cache
-def git_state(folder: Path) -> tuple[str | None, bool | None]:
-    """(commit, whether tracked files differ from it) of the repository around `folder`; None, None outside one."""
+def git_state(folder: Path) -> GitState:
+    """State of the repository around `folder`, as it is when first asked: about when its code was imported."""
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
-        return None, None
-    status = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    return commit, None if status is None else bool(status)
+        return GitState()
+    diff = _git(folder, "diff", "--no-color", "--no-ext-diff", "HEAD")
+    if diff is not None and len(diff) > _LONGEST_DIFF:
+        diff = f"{diff[:_LONGEST_DIFF]}\n… {len(diff) - _LONGEST_DIFF} characters more"
+    return GitState(commit.strip(), None if diff is None else bool(diff), diff or None)
+
+
+def class_path(cls: type) -> str:
+    """Where a class can be found again: ``package.module:Class``, or ``/path/file.py:Class`` of a script."""
+    module = sys.modules.get(cls.__module__)
+    file = getattr(module, "__file__", None)
+    is_script = cls.__module__ == "__main__" and file is not None
+    return f"{Path(str(file)).resolve() if is_script else cls.__module__}:{cls.__qualname__}"
+
+
+def find_class(path: str) -> type:
+    """The class that `class_path` named.
+
+    Parameters
+    ----------
+    path : str
+        ``package.module:Class`` or ``path/to/file.py:Class``.
+
+    Raises
+    ------
+    DataError
+        If there is no such module, file or class.
+    """
+    place, _, name = path.rpartition(":")
+    try:
+        module = _module_of_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+        found: object = module
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, OSError, ValueError) as error:
+        raise DataError(
+            f"there is no class at {path!r}: {error}. Name it as package.module:Class or path/to/file.py:Class; a module "
+            "is looked for in the current folder too."
+        ) from error
+    if not isinstance(found, type):
+        raise DataError(f"{path!r} is a {type(found).__name__}, not a class.")
+    return found
+
+
+def _module_of_file(file: Path) -> ModuleType:
+    """The module of a script, under a name of its own, so that its ``if __name__ == "__main__"`` stays quiet."""
+    name = f"qml_script_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, file)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{file} cannot be imported")
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(sys.modules[name])
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]
 
 
 def source_folder(cls: type) -> Path:
@@ -149,8 +223,9 @@ def source_folder(cls: type) -> Path:
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=_GIT_TIMEOUT_S, check=False
-        )
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True, encoding="utf-8", errors="replace", timeout=_GIT_TIMEOUT_S, check=False,
+        )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return done.stdout.replace("\0", "\ufffd") if done.returncode == 0 else None

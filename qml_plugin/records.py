@@ -191,12 +191,14 @@ class Pattern:
         return self.entry.pattern_id
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Run:
     """One execution of a strategy: a row of ``experiments``.
 
-    ``kind`` is ``"backtest"``; ``status`` is ``"done"`` or ``"failed"``. ``run_id`` is a UUIDv5 of everything that
-    determines the run, so that repeating it replaces its row instead of adding one.
+    ``kind`` is ``"backtest"``; ``status`` is ``"running"``, ``"finished"``, ``"failed"`` or ``"interrupted"``; ``metrics``
+    and ``finished_at`` come with the end. ``run_id`` is a UUIDv5 of everything that determines the run, so that repeating
+    it replaces its row instead of adding one. ``returns_frac`` are the returns of the equity, one for each bar but the
+    first. ``snapshot_…`` name the known patterns that it started from, all None where it asked for none.
     """
 
     run_id: str
@@ -212,11 +214,17 @@ class Run:
     data_bars: int
     seed: int
     versions: Mapping[str, str]
-    metrics: Mapping[str, object]
     started_at: int
-    finished_at: int
+    metrics: Mapping[str, object] | None = None
+    finished_at: int | None = None
+    returns_frac: FloatArray | None = None
     git_hash: str | None = None
     is_git_dirty: bool | None = None
+    git_diff: str | None = None
+    strategy_path: str | None = None
+    snapshot_seq: int | None = None
+    snapshot_patterns: int | None = None
+    snapshot_sha256: str | None = None
     parent_run_id: str | None = None
     error: str | None = None
 

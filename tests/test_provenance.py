@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from qml_plugin import provenance
 from qml_plugin.provenance import (
+    GitState,
     canonical_json,
     git_state,
     library_versions,
@@ -231,30 +232,44 @@ def test_the_folder_of_a_class(tmp_path, monkeypatch):
 
 
 def test_a_clean_repository(tmp_path, repository):
-    assert git_state(tmp_path) == (repository("rev-parse", "HEAD"), False)
+    assert git_state(tmp_path) == GitState(repository("rev-parse", "HEAD"), False)
 
 
 def test_a_changed_file_is_dirty_and_a_new_one_is_not(tmp_path, repository):
     (tmp_path / "notes.txt").write_text("untracked\n")
-    assert git_state(tmp_path)[1] is False
+    assert git_state(tmp_path).is_dirty is False
     git_state.cache_clear()
     (tmp_path / "code.py").write_text("a = 2\n")
-    assert git_state(tmp_path) == (repository("rev-parse", "HEAD"), True)
+    found = git_state(tmp_path)
+    assert (found.commit, found.is_dirty) == (repository("rev-parse", "HEAD"), True)
+    assert "\n-a = 1\n+a = 2\n" in found.diff
+
+
+def test_a_diff_of_bytes_that_are_no_text_is_kept_readable(tmp_path, repository):
+    (tmp_path / "code.py").write_bytes(b"a = '\xff'\n")
+    assert "+a = '\ufffd'" in git_state(tmp_path).diff
+
+
+def test_a_huge_diff_is_cut_and_says_so(tmp_path, repository):
+    (tmp_path / "code.py").write_text("a = 1\n" * 300_000)
+    diff = git_state(tmp_path).diff
+    assert len(diff) < 1_000_100
+    assert diff.endswith("characters more")
 
 
 def test_a_folder_inside_a_repository(tmp_path, repository):
     (tmp_path / "deep").mkdir()
-    assert git_state(tmp_path / "deep") == (repository("rev-parse", "HEAD"), False)
+    assert git_state(tmp_path / "deep") == GitState(repository("rev-parse", "HEAD"), False)
 
 
 def test_outside_a_repository(tmp_path):
-    assert git_state(tmp_path) == (None, None)
-    assert git_state(tmp_path / "missing") == (None, None)
+    assert git_state(tmp_path) == GitState()
+    assert git_state(tmp_path / "missing") == GitState()
 
 
 def test_without_git(tmp_path, repository, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert git_state(tmp_path) == (None, None)
+    assert git_state(tmp_path) == GitState()
 
 
 def test_a_git_that_hangs_is_given_up(tmp_path, repository, monkeypatch):
@@ -262,4 +277,4 @@ def test_a_git_that_hangs_is_given_up(tmp_path, repository, monkeypatch):
         raise subprocess.TimeoutExpired("git", options["timeout"])
 
     monkeypatch.setattr(subprocess, "run", hang)
-    assert git_state(tmp_path) == (None, None)
+    assert git_state(tmp_path) == GitState()

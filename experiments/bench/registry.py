@@ -47,7 +47,7 @@ def patterns(first: int, n_patterns: int) -> list[Pattern]:
 def run_of(number: int) -> Run:
     """A run that changes nothing but its id."""
     return Run(
-        run_id=f"run-{number}", kind="backtest", status="done", strategy_name="Bench", symbol="GOOG", timeframe="1h",
+        run_id=f"run-{number}", kind="backtest", status="finished", strategy_name="Bench", symbol="GOOG", timeframe="1h",
         params={}, data_hash="", data_start_at=_START, data_end_at=_START, data_bars=0, seed=0, versions={}, metrics={},
         started_at=_START, finished_at=_START,
     )  # fmt: skip

@@ -16,7 +16,7 @@ import pandas as pd
 
 from qml_plugin.adapters.backtesting_host import Backtest, Order, Strategy, Trade, _Broker
 from qml_plugin.adapters.order_tags import EntryTag, user_tag
-from qml_plugin.adapters.run_memory import Host, RunMemory, current_host, known_patterns
+from qml_plugin.adapters.run_memory import Host, RunMemory, current_host, read_start
 from qml_plugin.errors import DataError, QmlError
 from qml_plugin.records import BarrierRule
 from qml_plugin.registry import PatternRegistry
@@ -156,7 +156,7 @@ def _run_with_memory(original: Any) -> Any:
         except BaseException as error:
             if host.memory is not None:
                 try:
-                    host.memory.finish(None, f"{type(error).__name__}: {error}")
+                    host.memory.finish(None, error)
                 except QmlError as second:
                     error.add_note(f"The run could not be recorded either: {second}")
             raise
@@ -177,11 +177,11 @@ def _optimize_on_one_snapshot(original: Any) -> Any:
         is_record = kwargs.get("mode", getattr(self._strategy, "mode", None)) == "record"
         if not issubclass(self._strategy, PatternMixin) or not isinstance(registry, str) or is_record:
             return original(self, **kwargs)
-        self._qml_snapshot = known_patterns(PatternRegistry(registry))
+        self._qml_start = read_start(PatternRegistry(registry))
         try:
             return original(self, **kwargs)
         finally:
-            del self._qml_snapshot
+            del self._qml_start
 
     return optimize
 

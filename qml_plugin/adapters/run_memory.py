@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from qml_plugin import provenance
@@ -22,8 +23,8 @@ from qml_plugin.errors import LookAheadError, QmlError
 from qml_plugin.features import CATALOGUE
 from qml_plugin.features.catalogue import difference
 from qml_plugin.memory import PatternMemory
-from qml_plugin.records import Decision, Entry, KnownPatterns, Pattern, Run, Setup
-from qml_plugin.registry import PatternRegistry
+from qml_plugin.records import Decision, Entry, FloatArray, KnownPatterns, Pattern, Run, Setup
+from qml_plugin.registry import PatternRegistry, Snapshot
 
 _METRICS = {
     "Return [%]": ("return_frac", 0.01),
@@ -33,6 +34,7 @@ _METRICS = {
     "Sharpe Ratio": ("sharpe_annual", 1.0),
     "# Trades": ("n_trades", 1.0),
 }
+_SIGN_OF_LIFE_US = 60_000_000
 _TABLE = [
     "pattern_id", "detection_time", "side", "pattern_type", "action", "reason", "confidence", "model", "n_known",
     "barrier_outcome", "exit_reason", "r_multiple", "trade_return_frac",
@@ -47,9 +49,17 @@ class Host:
     memory: RunMemory | None = None
 
 
-def known_patterns(registry: PatternRegistry) -> KnownPatterns:
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The known patterns that a run starts from, and what identifies them."""
+
+    known: KnownPatterns
+    snapshot: Snapshot
+
+
+def read_start(registry: PatternRegistry) -> Start:
     """Everything of this version's features whose outcome is known; a warning where there are only others."""
-    known = registry.known_patterns(CATALOGUE.feature_set, CATALOGUE.names)
+    known, snapshot = registry.read_snapshot(CATALOGUE.feature_set, CATALOGUE.names)
     others = {} if len(known) else registry.feature_sets()
     if others:
         n_patterns, versions = max(others.values(), key=lambda other: other[0])
@@ -59,7 +69,7 @@ def known_patterns(registry: PatternRegistry) -> KnownPatterns:
             UserWarning,
             stacklevel=2,
         )
-    return known
+    return Start(known, snapshot)
 
 
 current_host: ContextVar[Host | None] = ContextVar("current_host", default=None)
@@ -91,18 +101,20 @@ class RunMemory:
         self._broker = broker
         self._strategy_cls: type = type(strategy)
         self._params = _strategy_params(strategy, params, settings)
-        self._started_at = _now()
         self._registry = None if self._settings.registry is None else PatternRegistry(self._settings.registry)
-        known = None
-        if self._registry is not None and self._settings.policy.mode != "record":
-            known = getattr(host.backtest, "_qml_snapshot", None) if host else None
-            if known is None:
-                known = known_patterns(self._registry)
-        self._memory: PatternMemory | None = PatternMemory(self._bars, known, self._settings.policy)
+        start: Start | None = getattr(host.backtest, "_qml_start", None) if host else None
+        if start is None and self._registry is not None and self._settings.policy.mode != "record":
+            start = read_start(self._registry)
+        self._memory: PatternMemory | None = PatternMemory(
+            self._bars, start.known if start else None, self._settings.policy
+        )
         self._decisions = self._memory.decisions
         self.patterns: list[Pattern] = []
         self.returns: dict[str, float | None] = {}
-        self.run: Run | None = None
+        self.run = self._begun(start.snapshot if start else None)
+        self._noted_at = self.run.started_at
+        if self._registry is not None:
+            self._registry.start_run(self.run)
         if host is not None:
             host.memory = self
 
@@ -156,6 +168,7 @@ class RunMemory:
             return place(**order)
         if closing.only_closes(broker, side, order):
             return place(**order)
+        self._note_alive()
         entry = self._entry(side, order)
         is_new = entry.pattern_id not in memory.decisions
         decision = memory.decide(entry)
@@ -179,15 +192,22 @@ class RunMemory:
         if pattern_id not in waiting:
             self._walk.cancel(pattern_id, self._broker._i)
 
-    def finish(self, stats: pd.Series | None, error: str | None = None) -> None:
+    def finish(self, stats: pd.Series | None, error: BaseException | None = None) -> None:
         """Resolve what the bars resolve, join the trades, and commit the run in one transaction."""
         memory = self._walk
         self.patterns = memory.patterns()
         self.returns = self._trade_returns()
         trades = (*self._broker.closed_trades, *self._broker.trades)
-        self._n_unregistered = sum(pattern_id(trade) is None for trade in trades)
+        n_unregistered = sum(pattern_id(trade) is None for trade in trades)
         self.patterns = [replace(p, trade_return_frac=self.returns.get(p.pattern_id)) for p in self.patterns]
-        self.run = self._run_record(stats, error)
+        self.run = replace(
+            self.run,
+            status="finished" if error is None else "failed" if isinstance(error, Exception) else "interrupted",
+            metrics=_metrics(stats, self.decisions) | {"n_unregistered_trades": n_unregistered},
+            returns_frac=None if stats is None else _bar_returns(stats),
+            finished_at=_now(),
+            error=None if error is None else f"{type(error).__name__}: {error}",
+        )
         registry, self._registry = self._registry, None
         self._memory = self._broker = self._host = None
         if registry is not None:
@@ -196,6 +216,12 @@ class RunMemory:
             except QmlError as failure:
                 failure.add_note("The backtest itself ran to its end; only its record is missing. Run it again.")
                 raise
+
+    def _note_alive(self) -> None:
+        """Now and then a sign of life, for those who cannot see this process."""
+        if self._registry is not None and _now() - self._noted_at > _SIGN_OF_LIFE_US:
+            self._noted_at = _now()
+            self._registry.note_alive(self.run.run_id)
 
     def _entry(self, side: int, order: Mapping[str, Any]) -> Entry:
         tag, unit = order.get("tag"), self._px_unit
@@ -228,19 +254,20 @@ class RunMemory:
         returns: dict[str, float | None] = {key: float(gain[key] / cost[key]) for key in cost}
         return returns | dict.fromkeys(still_open)
 
-    def _run_record(self, stats: pd.Series | None, error: str | None) -> Run:
+    def _begun(self, snapshot: Snapshot | None) -> Run:
+        """The record of the run as it is at its start."""
         settings, bars = self._settings, self._bars
         options = _host_options(self._host.backtest) if self._host else {}
         params = {"strategy": self._params, "host": options, "qml": settings.as_dict()}
         data_hash = bars.sha256()
         source = provenance.source_sha256(self._strategy_cls)
-        commit, is_dirty = provenance.git_state(provenance.source_folder(self._strategy_cls))
+        git = provenance.git_state(provenance.source_folder(self._strategy_cls))
         return Run(
             run_id=provenance.run_id(
                 "backtest", self._strategy_name, source, bars.symbol, bars.timeframe, params, data_hash
             ),
             kind="backtest",
-            status="failed" if error else "done",
+            status="running",
             strategy_name=self._strategy_name,
             symbol=bars.symbol,
             timeframe=bars.timeframe,
@@ -255,12 +282,14 @@ class RunMemory:
                 "feature_set": CATALOGUE.feature_set,
                 "strategy_source": source,
             },
-            metrics=_metrics(stats, self.decisions) | {"n_unregistered_trades": self._n_unregistered},
-            started_at=self._started_at,
-            finished_at=_now(),
-            git_hash=commit,
-            is_git_dirty=is_dirty,
-            error=error,
+            started_at=_now(),
+            git_hash=git.commit,
+            is_git_dirty=git.is_dirty,
+            git_diff=git.diff,
+            strategy_path=provenance.class_path(self._strategy_cls),
+            snapshot_seq=snapshot.seq if snapshot else None,
+            snapshot_patterns=snapshot.n_patterns if snapshot else None,
+            snapshot_sha256=snapshot.sha256 if snapshot else None,
         )
 
 
@@ -294,6 +323,14 @@ def _metrics(stats: pd.Series | None, decisions: list[Decision]) -> dict[str, ob
     if stats is not None:
         metrics |= {name: float(stats[key]) * scale for key, (name, scale) in _METRICS.items()}
     return metrics
+
+
+def _bar_returns(stats: pd.Series) -> FloatArray:
+    """Returns of the equity, one for each bar but the first; 0 from bars on which nothing is left."""
+    equity = stats["_equity_curve"]["Equity"].to_numpy(np.float64)
+    before = equity[:-1]
+    returns: FloatArray = np.divide(equity[1:] - before, before, out=np.zeros(len(before)), where=before > 0)
+    return returns
 
 
 def _unscaled(frame: pd.DataFrame, unit: float) -> pd.DataFrame:

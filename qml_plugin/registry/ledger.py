@@ -1,157 +1,319 @@
-"""The ledger of runs: a run and its decisions as rows of ``experiments`` and ``run_decisions``, and back."""
+"""The ledger: every run from its start on, those that died too, and how often a strategy was tried on a series."""
 
 from __future__ import annotations
 
-import hashlib
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
-import orjson
+import pandas as pd
 import sqlalchemy as sa
 
-from qml_plugin.clock import to_datetime
+from qml_plugin.bars import Bars, bars_from_frame
+from qml_plugin.clock import from_datetime, isoformat
 from qml_plugin.errors import DataError
-from qml_plugin.records import Decision, Neighbour, Run
+from qml_plugin.processes import Process
+from qml_plugin.records import FloatArray, Run
+from qml_plugin.registry.connection import Database
+from qml_plugin.registry.run_rows import Row, parsed_run, returns_row, run_row
+from qml_plugin.registry.schema import experiments, git_diffs, run_decisions, run_returns
 
-Row = dict[str, object]
-
-_NUMPY_SORTED = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_SORT_KEYS
-
-
-def params_hash(params: Mapping[str, object]) -> str:
-    """Full SHA-256, in hex, of the parameters as canonical JSON.
-
-    Parameters
-    ----------
-    params : mapping of str to values
-        Numbers, text, booleans, None, and lists or mappings of these; numpy scalars count as their Python values.
-
-    Returns
-    -------
-    str of 64 characters
-        Equal for equal parameters whatever their order.
-
-    Raises
-    ------
-    DataError
-        If a value has no JSON form.
-
-    Examples
-    --------
-    >>> params_hash({"fast": 10, "slow": 30}) == params_hash({"slow": 30, "fast": 10})
-    True
-    """
-    return hashlib.sha256(_canonical_json(params).encode()).hexdigest()
+_RUNS = experiments.c
+# A run on a host that cannot be seen from here counts as dead when it has been silent for this long.
+SILENT = timedelta(hours=1)
+STATES = ("running", "finished", "failed", "interrupted")
+_LATEST_FIRST = (sa.func.coalesce(_RUNS.finished_at, _RUNS.started_at).desc(), _RUNS.run_id)
 
 
-def run_row(run: Run) -> Row:
-    """The row of a run, without the columns that a run does not bring."""
-    return {
-        "run_id": run.run_id,
-        "parent_run_id": run.parent_run_id,
-        "kind": run.kind,
-        "status": run.status,
-        "strategy_name": run.strategy_name,
-        "symbol": run.symbol,
-        "timeframe": run.timeframe,
-        "params_json": _canonical_json(run.params),
-        "params_hash": params_hash(run.params),
-        "data_hash": run.data_hash,
-        "data_start": to_datetime(run.data_start_at),
-        "data_end": to_datetime(run.data_end_at),
-        "data_bars": int(run.data_bars),
-        "git_hash": run.git_hash,
-        "git_dirty": None if run.is_git_dirty is None else bool(run.is_git_dirty),
-        "source_sha256": run.versions.get("strategy_source"),
-        "seed": int(run.seed),
-        "versions_json": to_json(run.versions, "versions of the run"),
-        "metrics_json": to_json(run.metrics, "metrics of the run"),
-        "started_at": to_datetime(run.started_at),
-        "finished_at": to_datetime(run.finished_at),
-        "error": run.error,
-    }
+class RunLedger:
+    """What a registry says of the runs; part of `PatternRegistry`."""
 
+    _database: Database
 
-def decision_rows(run_id: str, decisions: Sequence[Decision], returns: Mapping[str, float | None]) -> list[Row]:
-    """The rows of a run's decisions, with the real trade's return as a fraction where there is one."""
-    return [
-        {
-            "run_id": run_id,
-            "pattern_id": decision.pattern_id,
-            "action": decision.action,
-            "confidence": number(decision.confidence),
-            "reason": decision.reason,
-            "neighbours_json": to_json([_neighbour(near) for near in decision.neighbours], "neighbours of a decision"),
-            "trade_return": number(returns.get(decision.pattern_id)),
-            "threshold": number(decision.threshold),
-            "model": decision.model,
-            "contributions_json": to_ordered_json(dict(decision.contributions), "contributions of a decision")
-            if decision.contributions
-            else None,
-            "base_rate": number(decision.base_rate),
-            "n_known": int(decision.n_known),
+    def start_run(self, run: Run) -> None:
+        """Record a run that begins, and mark as interrupted those whose process has died.
+
+        A run of the same id that finished keeps its record until this one has finished too.
+
+        Parameters
+        ----------
+        run : Run
+            Of status ``"running"``.
+
+        Raises
+        ------
+        DataError
+            If the run has another status, or a value that cannot be stored.
+        """
+        if run.status != "running":
+            raise DataError(f"run {run.run_id} is {run.status!r}. Only a run of status 'running' can be started.")
+        own, now = Process.own(), _now()
+        row = run_row(run) | {
+            "host": own.host,
+            "pid": own.pid,
+            "process_started": own.started,
+            "heartbeat_at": now,
         }
-        for decision in decisions
-    ]
+        is_this = _RUNS.run_id == run.run_id
+        with self._database.write() as connection:
+            _mark_dead(connection, now)
+            status = connection.scalar(sa.select(_RUNS.status).where(is_this))
+            if status == "finished":
+                return
+            _keep_diff(connection, run)
+            if status is None:
+                connection.execute(sa.insert(experiments).values(**row))
+            else:
+                connection.execute(sa.update(experiments).where(is_this).values(**row))
+
+    def note_alive(self, run_id: str) -> None:
+        """Note that a run is still at work, so that other hosts do not take it for dead.
+
+        Parameters
+        ----------
+        run_id : str
+        """
+        with self._database.write() as connection:
+            connection.execute(
+                sa.update(experiments)
+                .where(_RUNS.run_id == run_id, _RUNS.status == "running")
+                .values(heartbeat_at=_now())
+            )
+
+    def get_run(self, run_id: str) -> dict[str, Any]:
+        """One run.
+
+        Parameters
+        ----------
+        run_id : str
+            The id, or its first characters where no other run's id begins with them.
+
+        Returns
+        -------
+        dict
+            As from `get_runs`, and ``git_diff`` (text or None) and ``n_trials`` of its strategy on its data.
+
+        Raises
+        ------
+        DataError
+            If there is no such run, or there are several.
+        """
+        with self._database.read() as connection:
+            begins = _RUNS.run_id.startswith(run_id, autoescape=True)
+            found = connection.execute(
+                sa.select(experiments, git_diffs.c.diff.label("git_diff"))
+                .outerjoin(git_diffs, git_diffs.c.sha256 == _RUNS.git_diff_sha256)
+                .where(begins)
+                .order_by(_RUNS.run_id)
+                .limit(3)
+            ).mappings().all()  # fmt: skip
+            found = [row for row in found if row["run_id"] == run_id] or found
+            if not run_id or not found:
+                raise DataError(
+                    f"run {run_id!r} is not in {self._database.name}. `qml runs list` names those that are."
+                )
+            if len(found) > 1:
+                several = ", ".join(row["run_id"] for row in found)
+                raise DataError(f"run {run_id!r} is not one run: {several} … begin so. Give more of the id.")
+            run = parsed_run(found[0])
+            run["n_trials"] = _n_trials(connection, str(run["strategy_name"]), str(run["data_hash"]))
+            return run
+
+    def get_runs(
+        self,
+        limit: int = 50,
+        *,
+        strategy: str | None = None,
+        symbol: str | None = None,
+        status: str | None = None,
+        data_hash: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """The runs that ended last, newest first; one that has not ended counts by its start.
+
+        Parameters
+        ----------
+        limit : int, default=50
+            At most so many, at least 1.
+        strategy, symbol, data_hash : str, optional
+            Only runs of this strategy name, on this symbol, on these very bars.
+        status : {"running", "finished", "failed", "interrupted"}, optional
+
+        Returns
+        -------
+        list of dict
+            Every column of ``experiments`` by its name, times as naive UTC datetimes; ``params``, ``versions`` and
+            ``metrics`` stand for the JSON columns.
+
+        Raises
+        ------
+        DataError
+            If `limit` is less than 1, or the status is none.
+        """
+        if limit < 1:
+            raise DataError(f"limit is {limit!r}. Ask for at least 1 run.")
+        if status is not None and status not in STATES:
+            raise DataError(f"status {status!r} is unknown. Use one of {', '.join(map(repr, STATES))}.")
+        asked = (
+            (_RUNS.strategy_name, strategy),
+            (_RUNS.symbol, symbol),
+            (_RUNS.status, status),
+            (_RUNS.data_hash, data_hash),
+        )
+        conditions = [column == value for column, value in asked if value is not None]
+        with self._database.read() as connection:
+            return list(newest_runs(connection, limit, *conditions))
+
+    def get_decisions(self, run_id: str) -> list[dict[str, Any]]:
+        """What a run decided, by ``pattern_id``.
+
+        Parameters
+        ----------
+        run_id : str
+            The whole id.
+
+        Returns
+        -------
+        list of dict
+            Every column of ``run_decisions`` by its name.
+        """
+        query = sa.select(run_decisions).where(run_decisions.c.run_id == run_id).order_by(run_decisions.c.pattern_id)
+        with self._database.read() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def get_returns(self, run_id: str) -> FloatArray | None:
+        """Returns of a run's equity as fractions, one for each bar but the first; None where the run left none.
+
+        Parameters
+        ----------
+        run_id : str
+            The whole id.
+
+        Returns
+        -------
+        ndarray of shape (data_bars - 1,), float64, or None
+        """
+        query = sa.select(run_returns.c.returns_f64).where(run_returns.c.run_id == run_id)
+        with self._database.read() as connection:
+            packed = connection.scalar(query)
+        return None if packed is None else np.frombuffer(packed, "<f8").astype(np.float64)
+
+    def n_trials(self, strategy: str | type, data: str | Bars | pd.DataFrame) -> int:
+        """How many ways of a strategy were ever tried on a series: what a result must be deflated by.
+
+        Every run counts once, however often it was repeated: those that failed, were interrupted or are still running
+        too, and the cells of searches. Other parameters, other code, another mode or another setting is another trial.
+
+        Parameters
+        ----------
+        strategy : str or type
+            Name of the strategy's class, or the class.
+        data : str, Bars or DataFrame
+            The ``data_hash`` of a run, or the bars.
+
+        Returns
+        -------
+        int
+        """
+        with self._database.read() as connection:
+            return _n_trials(connection, _name_of(strategy), _hash_of(data))
+
+    def trial_returns(self, strategy: str | type, data: str | Bars | pd.DataFrame) -> pd.DataFrame:
+        """Returns of all trials of a strategy on a series, a column a trial.
+
+        Parameters
+        ----------
+        strategy, data
+            As for `n_trials`.
+
+        Returns
+        -------
+        DataFrame of shape (n_bars - 1, n_finished), float64
+            Fractions by bar, from bar 1 on (the index); columns are run ids in order of their start. Trials that did not
+            finish left no returns and have no column: `n_trials` counts them.
+        """
+        is_trial = (_RUNS.strategy_name == _name_of(strategy), _RUNS.data_hash == _hash_of(data))
+        query = (
+            sa.select(_RUNS.run_id, run_returns.c.returns_f64, run_returns.c.first_bar)
+            .join(run_returns, run_returns.c.run_id == _RUNS.run_id)
+            .where(*is_trial)
+            .order_by(_RUNS.started_at, _RUNS.run_id)
+        )
+        with self._database.read() as connection:
+            found = connection.execute(query).all()
+        columns = {row[0]: np.frombuffer(row[1], "<f8").astype(np.float64) for row in found}
+        table = pd.DataFrame(columns)
+        table.index = pd.RangeIndex(1, 1 + len(table), name="bar")
+        return table
 
 
-def parsed_run(row: sa.RowMapping) -> Row:
-    """A row of ``experiments`` with its JSON read."""
-    parsed = dict(row)
-    for name in ("params", "versions", "metrics"):
-        text = parsed.pop(f"{name}_json")
-        parsed[name] = None if text is None else orjson.loads(str(text))
-    return parsed
+def close_run(connection: sa.Connection, run: Run, row: Row, decisions: list[Row]) -> None:
+    """Write the end of a run, unless it did not finish and an earlier run of the same id did."""
+    is_this = _RUNS.run_id == run.run_id
+    status = connection.scalar(sa.select(_RUNS.status).where(is_this))
+    if status == "finished" and run.status != "finished":
+        return
+    _keep_diff(connection, run)
+    for table in (run_decisions, run_returns):
+        connection.execute(sa.delete(table).where(table.c.run_id == run.run_id))
+    if status is None:
+        connection.execute(sa.insert(experiments).values(**row))
+    else:
+        connection.execute(sa.update(experiments).where(is_this).values(**row))
+    if decisions:
+        connection.execute(sa.insert(run_decisions), decisions)
+    if returns := returns_row(run):
+        connection.execute(sa.insert(run_returns).values(**returns))
 
 
-def number(value: float | None) -> float | None:
-    """A Python float, None where there is no value: a NaN is no value."""
-    # + 0.0 takes the sign off a zero: SQLite keeps none, and a hash of the row would tell them apart.
-    return None if value is None or math.isnan(value) else float(value) + 0.0
+def newest_runs(connection: sa.Connection, limit: int, *conditions: sa.ColumnElement[bool]) -> Iterator[Row]:
+    """Runs that meet the conditions, the latest first."""
+    query = sa.select(experiments).where(*conditions).order_by(*_LATEST_FIRST).limit(limit)
+    return (parsed_run(row) for row in connection.execute(query).mappings())
 
 
-def to_json(value: object, what: str) -> str:
-    """JSON text with sorted keys; a number that is not finite becomes null."""
-    return _json(value, what, _NUMPY_SORTED)
+def _mark_dead(connection: sa.Connection, now: datetime) -> None:
+    """Close the runs whose process is gone: it was killed, or its host was switched off."""
+    columns = (_RUNS.run_id, _RUNS.host, _RUNS.pid, _RUNS.process_started, _RUNS.heartbeat_at, _RUNS.started_at)
+    for row in connection.execute(sa.select(*columns).where(_RUNS.status == "running")).all():
+        last_sign = row.heartbeat_at or row.started_at
+        is_alive = Process(row.host, row.pid, row.process_started).is_alive() if row.host else None
+        if is_alive or (is_alive is None and now - last_sign < SILENT):
+            continue
+        error = (
+            f"process {row.pid} on {row.host} ended without a word; its last sign of life was at "
+            f"{isoformat(from_datetime(last_sign))}"
+        )
+        connection.execute(
+            sa.update(experiments)
+            .where(_RUNS.run_id == row.run_id)
+            .values(status="interrupted", finished_at=last_sign, error=error)
+        )
 
 
-def to_ordered_json(value: object, what: str) -> str:
-    """JSON text with keys in the order given."""
-    return _json(value, what, orjson.OPT_SERIALIZE_NUMPY)
+def _keep_diff(connection: sa.Connection, run: Run) -> None:
+    """Keep what the working tree had changed, once for all runs that saw it."""
+    if run.git_diff is None:
+        return
+    sha256 = run_row(run)["git_diff_sha256"]
+    if connection.scalar(sa.select(sa.literal(1)).where(git_diffs.c.sha256 == sha256)) is None:
+        connection.execute(sa.insert(git_diffs).values(sha256=sha256, diff=run.git_diff))
 
 
-def _json(value: object, what: str, option: int) -> str:
-    try:
-        return orjson.dumps(value, option=option).decode()
-    except TypeError as error:
-        raise DataError(
-            f"the {what} cannot be written as JSON: {error}. Use numbers, text, booleans, None, lists and mappings "
-            "with text keys."
-        ) from error
+def _n_trials(connection: sa.Connection, strategy_name: str, data_hash: str) -> int:
+    is_trial = (_RUNS.strategy_name == strategy_name, _RUNS.data_hash == data_hash)
+    return int(connection.scalar(sa.select(sa.func.count()).select_from(experiments).where(*is_trial)) or 0)
 
 
-def _canonical_json(params: Mapping[str, object]) -> str:
-    """Sorted JSON in which inf, -inf, nan and None stay different from each other."""
-    return to_json(_spelled_out(params), "params of the run")
+def _name_of(strategy: str | type) -> str:
+    return strategy if isinstance(strategy, str) else strategy.__name__
 
 
-def _spelled_out(value: object) -> object:
-    """The value with numbers that JSON lacks written as words."""
-    if isinstance(value, Mapping):
-        return {key: _spelled_out(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [_spelled_out(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+def _hash_of(data: str | Bars | pd.DataFrame) -> str:
+    if isinstance(data, str):
+        return data
+    return (data if isinstance(data, Bars) else bars_from_frame(data, symbol="")).sha256()
 
 
-def _neighbour(near: Neighbour) -> Row:
-    return {
-        "pattern_id": near.pattern_id,
-        "distance": number(near.distance),
-        "resolved_at": int(near.resolved_at),
-        "is_win": bool(near.is_win),
-        "r_multiple": number(near.r_multiple),
-    }
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)

@@ -18,9 +18,9 @@ from qml_plugin.records import IntArray, KnownPatterns
 from qml_plugin.registry import feature_sets
 from qml_plugin.registry.given import feature_vector_of, given_pattern, moment
 from qml_plugin.registry.known import IS_KNOWN, known_of, training_columns
-from qml_plugin.registry.ledger import Row
 from qml_plugin.registry.registering import change_rows, register
 from qml_plugin.registry.rows import parsed_pattern, pattern_rows
+from qml_plugin.registry.run_rows import Row
 from qml_plugin.registry.schema import ml_pattern_registry
 from qml_plugin.registry.store import RunStore
 

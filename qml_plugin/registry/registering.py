@@ -11,8 +11,8 @@ from functools import cache
 
 import sqlalchemy as sa
 
-from qml_plugin.registry.ledger import Row
 from qml_plugin.registry.rows import filled, is_known, row_sha256
+from qml_plugin.registry.run_rows import Row
 from qml_plugin.registry.schema import ml_pattern_registry
 
 _PATTERNS = ml_pattern_registry.c

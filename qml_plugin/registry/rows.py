@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from qml_plugin.clock import from_datetime, to_datetime
 from qml_plugin.errors import DataError, RegistryCorrupt
 from qml_plugin.records import KnownPatterns, Pattern, Setup
-from qml_plugin.registry.ledger import Row, number, to_json
+from qml_plugin.registry.run_rows import Row, number, to_json
 
 _LARGEST = float(np.finfo(np.float32).max)
 _NOT_HASHED = frozenset(("features_json", "features_f32", "row_sha256", "created_at", "updated_at"))

@@ -16,16 +16,17 @@ from qml_plugin.records import Decision, KnownPatterns, Pattern, Run
 from qml_plugin.registry import feature_sets, kept_bars
 from qml_plugin.registry.connection import open_database
 from qml_plugin.registry.known import IS_KNOWN, RESULT, Snapshot, known_of
-from qml_plugin.registry.ledger import Row, decision_rows, parsed_run, run_row
+from qml_plugin.registry.ledger import RunLedger, close_run, newest_runs
 from qml_plugin.registry.migrations import ensure_current
 from qml_plugin.registry.registering import last_seq, register
 from qml_plugin.registry.rows import parsed_pattern, pattern_rows
-from qml_plugin.registry.schema import experiments, ml_pattern_registry, run_decisions
+from qml_plugin.registry.run_rows import decision_rows, run_row
+from qml_plugin.registry.schema import experiments, ml_pattern_registry
 
 _PATTERNS = ml_pattern_registry.c
 
 
-class RunStore:
+class RunStore(RunLedger):
     """A database of registered patterns, runs and decisions.
 
     A new file is created with its tables, and so are the folders above it. Nothing is held open between calls: an
@@ -165,8 +166,8 @@ class RunStore:
 
         A pattern already registered keeps all it has; only its empty columns are filled, so a label, an outcome, a
         score or a trade's result is never erased or overwritten, and saving again changes nothing. The run's row and
-        its decisions replace those of the same ``run_id``; a verdict given to the run stays, and a run that was done is not
-        replaced by one that failed.
+        its decisions replace those of the same ``run_id``; a verdict given to the run stays, and a run that finished is not
+        replaced by one that did not.
 
         Parameters
         ----------
@@ -190,6 +191,10 @@ class RunStore:
         DataError
             If the arguments contradict each other, or hold a value that cannot be stored.
         """
+        if run.status == "running" or run.finished_at is None:
+            raise DataError(
+                f"run {run.run_id} is {run.status}. `start_run` records a run that begins; here it has ended."
+            )
         now = to_datetime(run.finished_at)
         versions = _catalogue_versions(patterns) if names is None else dict.fromkeys(names)
         names = list(versions)
@@ -202,17 +207,7 @@ class RunStore:
             if rows:
                 feature_sets.record(connection, patterns[0].feature_set, versions, now)
                 register(connection, rows, now)
-            is_this = experiments.c.run_id == run.run_id
-            found = connection.scalar(sa.select(experiments.c.status).where(is_this))
-            if found == "done" and run.status != "done":
-                return
-            connection.execute(sa.delete(run_decisions).where(run_decisions.c.run_id == run.run_id))
-            if found is None:
-                connection.execute(sa.insert(experiments).values(**row))
-            else:
-                connection.execute(sa.update(experiments).where(is_this).values(**row))
-            if choices:
-                connection.execute(sa.insert(run_decisions), choices)
+            close_run(connection, run, row, choices)
 
     def get_pattern(self, pattern_id: str) -> dict[str, Any]:
         """One registered pattern.
@@ -276,6 +271,21 @@ class RunStore:
         is_there = bar < len(bars) and bars.opened_at[bar] == from_datetime(moment)
         return (bars, bar) if is_there else None
 
+    def bars_under(self, data_hash: str) -> tuple[Bars, str | None] | None:
+        """The bars that runs of this ``data_hash`` saw, and the time zone of their stamps; None where none are kept.
+
+        Parameters
+        ----------
+        data_hash : str
+
+        Raises
+        ------
+        RegistryCorrupt
+            If the bars are not as they were stored.
+        """
+        with self._database.read() as connection:
+            return kept_bars.kept(connection, data_hash)
+
     def get_statistics(self) -> dict[str, object]:
         """What the registry holds, in counts.
 
@@ -313,32 +323,8 @@ class RunStore:
                 "last_detection": last,
                 "n_runs": sum(runs.values()),
                 "runs": runs,
-                "last_run": next(_newest_runs(connection, 1), None),
+                "last_run": next(newest_runs(connection, 1), None),
             }
-
-    def get_runs(self, limit: int = 50) -> list[dict[str, object]]:
-        """The runs that finished last, newest first; one that has not finished counts by its start.
-
-        Parameters
-        ----------
-        limit : int, default=50
-            At most so many, at least 1.
-
-        Returns
-        -------
-        list of dict
-            Every column of ``experiments`` by its name, times as naive UTC datetimes; ``params``, ``versions`` and
-            ``metrics`` stand for the JSON columns.
-
-        Raises
-        ------
-        DataError
-            If `limit` is less than 1.
-        """
-        if limit < 1:
-            raise DataError(f"limit is {limit!r}. Ask for at least 1 run.")
-        with self._database.read() as connection:
-            return list(_newest_runs(connection, limit))
 
 
 def _catalogue_versions(patterns: Sequence[Pattern]) -> feature_sets.Versions:
@@ -381,12 +367,3 @@ def _counts(
     if condition is not None:
         query = query.where(condition)
     return {row[0]: row[1] for row in connection.execute(query)}
-
-
-def _newest_runs(connection: sa.Connection, limit: int) -> Iterator[Row]:
-    query = (
-        sa.select(experiments)
-        .order_by(sa.func.coalesce(experiments.c.finished_at, experiments.c.started_at).desc(), experiments.c.run_id)
-        .limit(limit)
-    )
-    return (parsed_run(row) for row in connection.execute(query).mappings())

@@ -306,11 +306,13 @@ def test_a_run_that_was_done_is_not_replaced_by_one_that_failed(goog, tmp_path, 
     assert contents(path) == before
 
 
-def test_an_interrupted_run_is_recorded_as_failed(goog, tmp_path, monkeypatch):
+def test_an_interrupted_run_is_recorded_as_interrupted(goog, tmp_path, monkeypatch):
     monkeypatch.setenv("BREAK", "interrupt")
     with pytest.raises(KeyboardInterrupt, match="now"):
         Backtest(goog.iloc[:300], Breaks, cash=100_000).run(registry=f"sqlite:///{tmp_path}/x.db")
-    assert rows(tmp_path / "x.db", "SELECT status, error FROM experiments") == [("failed", "KeyboardInterrupt: now")]
+    assert rows(tmp_path / "x.db", "SELECT status, error FROM experiments") == [
+        ("interrupted", "KeyboardInterrupt: now")
+    ]
 
 
 SEARCH = """

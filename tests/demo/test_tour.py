@@ -112,7 +112,7 @@ def test_every_run_is_in_experiments(toured):
     for name, n_runs in (("experiments.db", 12), ("synthetic.db", 3)):
         runs = execute(toured.out / name, "SELECT run_id, status, metrics_json, finished_at FROM experiments")
         assert len(runs) == n_runs
-        assert {status for _, status, _, _ in runs} == {"done"}
+        assert {status for _, status, _, _ in runs} == {"finished"}
         entries = {run_id: json.loads(metrics)["n_entries"] for run_id, _, metrics, _ in runs}
         counted = dict(execute(toured.out / name, "SELECT run_id, count(*) FROM run_decisions GROUP BY run_id"))
         assert counted == entries

@@ -16,6 +16,7 @@ from qml_plugin.records import Decision, Entry, Outcome, Pattern, Point, Run, Se
 NAMES = ["ctx_atr", "mom_return", "geo_depth"]
 FEATURE_SET = "f" * 64
 HOUR = 3_600_000_000
+RELEASED = ("0001", "0002", "0003")
 START = 1_600_000_000_000_000
 
 
@@ -23,7 +24,7 @@ def make_run(run_id="run-1", **changes):
     run = Run(
         run_id=run_id,
         kind="backtest",
-        status="done",
+        status="finished",
         strategy_name="Cross",
         symbol="GOOG",
         timeframe="1h",

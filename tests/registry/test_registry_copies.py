@@ -255,7 +255,7 @@ def test_a_run_that_has_not_ended_is_listed_by_its_start(registry, path):
         ("old", False, {"sharpe": 0.5}),
     ]
     save(registry, run=make_run("new"))
-    assert registry.get_runs()[0]["status"] == "done"
+    assert registry.get_runs()[0]["status"] == "finished"
 
 
 def test_one_model_is_active_for_a_strategy_and_timeframe(registry, url):

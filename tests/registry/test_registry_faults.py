@@ -12,9 +12,10 @@ import pytest
 
 from qml_plugin.errors import DataError, RegistryBusy, RegistryCorrupt, RegistryError
 from qml_plugin.registry import PatternRegistry
-from qml_plugin.registry.connection import open_database
+from qml_plugin.registry.connection import SqliteDatabase, open_database
 from qml_plugin.registry.connection.database import _let_all_go
 from qml_plugin.registry.migrations import info, migrate
+from qml_plugin.registry.schema import REVISION
 from tests.registry.registry_samples import (
     FEATURE_SET,
     NAMES,
@@ -108,7 +109,7 @@ def test_six_processes_open_a_new_database_at_once(tmp_path):
     released_together(OPEN, tmp_path, 6)
     for number in range(2):
         rows = dump(tmp_path / "new" / f"{number}.db")
-        assert rows["schema_migrations"] == [("0002",)]
+        assert rows["schema_migrations"] == [(REVISION,)]
         assert len(rows["ml_pattern_registry"]) == len(rows["experiments"]) == 6
 
 
@@ -247,7 +248,7 @@ def test_a_page_overwritten_is_called_damaged(path, url, filled):
 
 def test_a_full_disk_keeps_what_was_there(path, url, filled, monkeypatch):
     before = dump(path)
-    connect = Database._connect
+    connect = SqliteDatabase._connect
 
     def small(self):
         raw = connect(self)
@@ -255,7 +256,7 @@ def test_a_full_disk_keeps_what_was_there(path, url, filled, monkeypatch):
         raw.execute(f"PRAGMA max_page_count = {pages + 5}")
         return raw
 
-    monkeypatch.setattr(Database, "_connect", small)
+    monkeypatch.setattr(SqliteDatabase, "_connect", small)
     cramped = PatternRegistry(url)
     with pytest.raises(RegistryError, match=r"could not be read or written: database or disk is full.*try again"):
         save(cramped, [make_pattern(bar) for bar in range(10, 500)], make_run("big"))

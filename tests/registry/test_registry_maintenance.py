@@ -19,6 +19,7 @@ from qml_plugin.records import Neighbour
 from qml_plugin.registry import PatternRegistry
 from qml_plugin.registry.maintenance import backup, doctor, restore
 from qml_plugin.registry.migrations import info, migrate
+from qml_plugin.registry.schema import REVISION
 from qml_plugin.registry.transfer import export_registry, import_registry
 from tests.registry.registry_samples import (
     START,
@@ -191,10 +192,11 @@ def test_a_healthy_registry(filled, path, url):
     assert report.pop("warnings") == doctor(url)["warnings"]
     assert report == {
         "path": str(path),
-        "schema_version": "0002",
-        "latest_version": "0002",
+        "schema_version": REVISION,
+        "latest_version": REVISION,
         "sqlite_version": sqlite3.sqlite_version,
         "journal_mode": "wal",
+        "size_bytes": len(before),
         "damages": [],
         "n_patterns_checked": 3,
         "n_patterns_without_hash": 0,
@@ -346,7 +348,7 @@ def test_an_import_is_what_was_exported_value_for_value(exported, path, tmp_path
 
 def test_an_export_is_plain_parquet_and_json(exported):
     manifest = json.loads((exported / "manifest.json").read_text())
-    assert (manifest["format"], manifest["schema_version"]) == ("qml_plugin registry 1", "0002")
+    assert (manifest["format"], manifest["schema_version"]) == ("qml_plugin registry 1", REVISION)
     assert {f"{table}.parquet" for table in manifest["tables"]} | {"manifest.json"} == set(names_in(exported))
     patterns = pq.read_table(exported / "ml_pattern_registry.parquet")
     assert patterns.num_rows == manifest["tables"]["ml_pattern_registry"]["rows"] == 3

@@ -17,6 +17,7 @@ from qml_plugin.errors import RegistryError
 from qml_plugin.registry import PatternRegistry
 from qml_plugin.registry.maintenance import doctor
 from qml_plugin.registry.migrations import info
+from qml_plugin.registry.schema import REVISION
 from tests.registry.registry_samples import (
     FEATURE_SET,
     NAMES,
@@ -139,7 +140,7 @@ def test_an_upgrade_killed_before_any_of_its_steps_leaves_everything_as_it_was(p
         is_done = code == 0
         assert is_done or code == -9, stderr
         assert execute(path, "PRAGMA integrity_check") == [("ok",)]
-        assert info(url)["schema_version"] == ("0002" if is_done else "0001")
+        assert info(url)["schema_version"] == (REVISION if is_done else "0001")
         if not is_done:
             assert dump(path) == before
             assert dump(path.with_name("registry.db.bak-0001")) == before

@@ -16,15 +16,15 @@ from qml_plugin.errors import RegistryCorrupt, RegistryError, SchemaTooNew, Sche
 from qml_plugin.registry import PatternRegistry
 from qml_plugin.registry.connection import APPLICATION_ID
 from qml_plugin.registry.migrations import info, migrate
-from qml_plugin.registry.schema import VERSION_TABLE, metadata
-from tests.registry.registry_samples import dump, execute, finish, start
+from qml_plugin.registry.schema import REVISION, VERSION_TABLE, metadata
+from tests.registry.registry_samples import RELEASED, dump, execute, finish, start
 
 NEXT = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "{revision}"
+down_revision = "{before}"
 
 
 def upgrade():
@@ -39,6 +39,7 @@ def upgrade():
             {failure}
         step()
 """
+FOLLOWING = f"{int(REVISION) + 1:04}"
 FAILURES = {
     "sql": ("op.execute('SELECT nonsense FROM nowhere')", "no such table: nowhere"),
     "python": ("raise ZeroDivisionError('injected')", "injected.*It was undone"),
@@ -47,13 +48,14 @@ FAILURES = {
 
 @pytest.fixture
 def next_release(tmp_path, monkeypatch):
-    """Let the code know a second revision; returns a function that decides where it fails."""
+    """Let the code know one revision more; returns a function that decides where it fails."""
     scripts = tmp_path / "scripts"
     shutil.copytree(migrations._SCRIPTS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(migrations, "_SCRIPTS", scripts)
 
     def write(fail_at=None, failure="pass"):
-        (scripts / "versions" / "0003_next.py").write_text(NEXT.format(fail_at=fail_at, failure=failure))
+        text = NEXT.format(fail_at=fail_at, failure=failure, revision=FOLLOWING, before=REVISION)
+        (scripts / "versions" / f"{FOLLOWING}_next.py").write_text(text)
         return scripts
 
     write()
@@ -92,23 +94,25 @@ def test_the_history_ends_at_the_tables_of_the_code(url, path):
 
 
 def test_a_file_is_migrated_once(url, path):
-    assert migrate(url) == ["0001", "0002"]
+    assert migrate(url) == [*RELEASED]
     before = dump(path)
     assert migrate(url) == []
     PatternRegistry(url)
     assert dump(path) == before
-    assert before[VERSION_TABLE] == [("0002",)]
+    assert before[VERSION_TABLE] == [(REVISION,)]
     assert [item.name for item in path.parent.iterdir()] == [path.name]
 
 
 def test_info_tells_where_a_registry_stands(url, path, filled):
     assert info(url) == {
         "path": str(path),
-        "schema_version": "0002",
-        "latest_version": "0002",
+        "schema_version": REVISION,
+        "latest_version": REVISION,
         "rows": {
             "experiments": 1,
+            "bars": 0,
             "feature_sets": 1,
+            "git_diffs": 0,
             "ml_model_versions": 0,
             "ml_pattern_registry": 3,
             "run_decisions": 3,
@@ -129,23 +133,25 @@ def test_an_empty_file_is_a_new_registry(url, path):
 
 def test_an_older_registry_is_refused_with_the_command_and_upgraded_by_it(url, path, filled, next_release):
     before, digest = dump(path), sha256(path)
-    with pytest.raises(SchemaTooOld, match=f"has schema 0002, .* needs 0003. .*: qml db migrate --db {url}$"):
+    with pytest.raises(
+        SchemaTooOld, match=f"has schema {REVISION}, .* needs {FOLLOWING}. .*: qml db migrate --db {url}$"
+    ):
         PatternRegistry(url)
     assert sha256(path) == digest
-    assert info(url)["schema_version"] == "0002"
-    assert migrate(url) == ["0003"]
+    assert info(url)["schema_version"] == REVISION
+    assert migrate(url) == [FOLLOWING]
     assert migrate(url) == []
     after = dump(path)
     assert after["ml_pattern_registry"] == before["ml_pattern_registry"]
     assert [row[-1] for row in after["experiments"]] == ["blue"]
-    assert dump(path.with_name("registry.db.bak-0002")) == before
+    assert dump(path.with_name(f"registry.db.bak-{REVISION}")) == before
     assert PatternRegistry(url).get_statistics()["n_patterns"] == 3
 
 
 def test_the_copy_is_itself_a_registry(url, path, filled, next_release, monkeypatch):
     migrate(url)
     monkeypatch.undo()
-    copy = PatternRegistry(f"sqlite:///{path}.bak-0002")
+    copy = PatternRegistry(f"sqlite:///{path}.bak-{REVISION}")
     assert copy.get_statistics() == filled.get_statistics()
 
 
@@ -158,9 +164,9 @@ def test_an_upgrade_that_fails_half_way_leaves_everything_as_it_was(url, path, f
     with pytest.raises(RegistryError, match=message):
         migrate(url)
     assert (dump(path), schema(path)) == (rows, tables)
-    assert dump(path.with_name("registry.db.bak-0002")) == rows
+    assert dump(path.with_name(f"registry.db.bak-{REVISION}")) == rows
     next_release()
-    assert migrate(url) == ["0003"]
+    assert migrate(url) == [FOLLOWING]
 
 
 @pytest.mark.parametrize("step", [0, 3])
@@ -170,8 +176,8 @@ def test_a_first_migration_that_fails_leaves_an_empty_file(url, path, next_relea
         PatternRegistry(url)
     assert schema(path) == []
     next_release()
-    assert migrate(url) == ["0001", "0002", "0003"]
-    assert not path.with_name("registry.db.bak-0002").exists()
+    assert migrate(url) == [*RELEASED, FOLLOWING]
+    assert not path.with_name(f"registry.db.bak-{REVISION}").exists()
 
 
 def test_a_process_killed_between_two_steps_leaves_everything_as_it_was(url, path, filled, next_release):
@@ -187,16 +193,16 @@ def test_a_process_killed_between_two_steps_leaves_everything_as_it_was(url, pat
     assert (dump(path), schema(path)) == (rows, tables)
     assert execute(path, "PRAGMA integrity_check") == [("ok",)]
     next_release()
-    assert migrate(url) == ["0003"]
+    assert migrate(url) == [FOLLOWING]
 
 
 def test_a_backup_that_cannot_be_written_stops_the_upgrade(url, path, filled, next_release):
     rows = dump(path)
-    path.with_name("registry.db.bak-0002").mkdir()
-    with pytest.raises(RegistryError, match=r"backup .*registry.db.bak-0002 could not be written"):
+    path.with_name(f"registry.db.bak-{REVISION}").mkdir()
+    with pytest.raises(RegistryError, match=rf"backup .*registry.db.bak-{REVISION} could not be written"):
         migrate(url)
     assert dump(path) == rows
-    assert not path.with_name("registry.db.bak-0002.partial").exists()
+    assert not path.with_name(f"registry.db.bak-{REVISION}.partial").exists()
 
 
 @pytest.mark.parametrize("journal_mode", ["wal", "delete"])
@@ -205,7 +211,7 @@ def test_a_newer_registry_is_refused_and_not_touched(url, path, filled, call, jo
     execute(path, f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
     execute(path, f"PRAGMA journal_mode = {journal_mode}")
     digest, changed_at = sha256(path), path.stat().st_mtime_ns
-    with pytest.raises(SchemaTooNew, match="has schema 9999, this version of qml_plugin reads up to 0002"):
+    with pytest.raises(SchemaTooNew, match="has schema 9999, this version of qml_plugin reads up to " + REVISION):
         call(url)
     assert (sha256(path), path.stat().st_mtime_ns) == (digest, changed_at)
     assert [item.name for item in path.parent.iterdir()] == [path.name]
