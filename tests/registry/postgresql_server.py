@@ -64,8 +64,9 @@ def server() -> Iterator[str]:
             stdout=subprocess.DEVNULL, timeout=120, env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
         )  # fmt: skip
 
-    # A language whose order of texts is not that of their bytes, where the machine has one.
-    call("initdb", "-U", "qml", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "-N")
+    # English orders texts in another way than their bytes do.
+    english = ("--locale-provider=icu", "--icu-locale=en-US")
+    call("initdb", "-U", "qml", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", *english, "-N")
     options = f"-c listen_addresses=127.0.0.1 -p {port} -c unix_socket_directories='' -c fsync=off"
     call("pg_ctl", "-w", "-l", home / "log", "-o", options, "start")
     try:

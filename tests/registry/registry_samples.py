@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psycopg
 
 from qml_plugin.records import Decision, Entry, Outcome, Pattern, Point, Run, Setup
 
@@ -83,17 +84,29 @@ def save(registry, patterns=(), run=None, decisions=None, returns=None, names=NA
     registry.save_run(run or make_run(), patterns, decisions, returns or {}, names=names)
 
 
-def dump(path):
-    """Every row of every table, by table, in one order."""
-    tables = [name for (name,) in execute(path, "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
-    return {name: sorted(execute(path, f'SELECT * FROM "{name}"'), key=repr) for name in tables}
+def dump(place):
+    """Every row of every table, by table, in one order; `place` is a file, or the URL of a server's registry."""
+    if is_on_server(place):
+        tables = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema() ORDER BY 1"
+    else:
+        tables = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
+    return {name: sorted(execute(place, f'SELECT * FROM "{name}"'), key=repr) for (name,) in execute(place, tables)}
 
 
-def execute(path, *statement):
+def is_on_server(place):
+    return str(place).startswith("postgresql")
+
+
+def execute(place, statement, values=()):
     """One statement, as a user's own tool would run it."""
-    connection = sqlite3.connect(path, isolation_level=None)
+    if is_on_server(place):
+        plain = place.replace("postgresql+psycopg", "postgresql")
+        with psycopg.connect(plain, autocommit=True) as connection:
+            found = connection.execute(statement.replace("%", "%%").replace("?", "%s"), values)
+            return found.fetchall() if found.description else []
+    connection = sqlite3.connect(place, isolation_level=None)
     try:
-        return connection.execute(*statement).fetchall()
+        return connection.execute(statement, values).fetchall()
     finally:
         connection.close()
 

@@ -38,6 +38,8 @@ DATA = {
     "validity_score": 0.8,
 }
 
+EVERY_ENGINE = True
+
 
 def vector(seed, **changes):
     values = np.random.default_rng(seed).normal(size=len(FEATURES))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import sqlite3
 
 import numpy as np
+import psycopg
 import pytest
 
 from qml_plugin.errors import RegistryCorrupt
@@ -16,25 +16,27 @@ from tests.registry.registry_samples import (
     NAMES,
     START,
     execute,
+    is_on_server,
     make_outcome,
     make_pattern,
     make_run,
     save,
 )
 
+EVERY_ENGINE = True
+
 
 def known_twin(path, names):
     """The slow, obvious way: read all, judge each row, sort."""
-    connection = sqlite3.connect(path)
-    connection.row_factory = sqlite3.Row
+    columns = "pattern_id, user_label, barrier_outcome, feature_set, resolved_at, features_json, side"
     kept = []
-    for row in connection.execute("SELECT * FROM ml_pattern_registry"):
-        result = row["user_label"] if row["user_label"] is not None else row["barrier_outcome"]
-        if row["feature_set"] == FEATURE_SET and row["resolved_at"] is not None and result in ("win", "loss"):
-            features = json.loads(row["features_json"])
+    for row in execute(path, f"SELECT {columns} FROM ml_pattern_registry"):
+        pattern_id, label, outcome, feature_set, resolved_at, features_json, side = row
+        result = label if label is not None else outcome
+        if feature_set == FEATURE_SET and resolved_at is not None and result in ("win", "loss"):
+            features = json.loads(features_json)
             vector = [math.nan if features[name] is None else features[name] for name in names]
-            kept.append((row["resolved_at"], row["pattern_id"], result == "win", row["side"], vector))
-    connection.close()
+            kept.append((resolved_at, pattern_id, result == "win", side, vector))
     return sorted(kept, key=lambda item: item[:2])
 
 
@@ -118,6 +120,10 @@ def test_features_that_were_tampered_with_are_named(registry, path, features_jso
 
 def test_a_stamp_that_is_no_time_is_named(registry, path):
     save(registry, [make_pattern(outcome=make_outcome())])
+    if is_on_server(path):
+        with pytest.raises(psycopg.errors.InvalidDatetimeFormat, match="soon"):
+            execute(path, "UPDATE ml_pattern_registry SET resolved_at = 'soon'")
+        return
     execute(path, "UPDATE ml_pattern_registry SET resolved_at = 'yesterday'")
     with pytest.raises(RegistryCorrupt, match="yesterday"):
         registry.known_patterns(FEATURE_SET, NAMES)

@@ -136,8 +136,10 @@ class PostgresqlDatabase(Database):
                 f"{self.name} was locked by another process for longer than busy_timeout_s={self.busy_timeout_s:g}. "
                 f"Nothing was written; try again, or raise the timeout. The server says: {said}"
             )
-        if state.startswith(("22", "23")) or (not state and isinstance(error, psycopg.DataError)):
-            return DataError(f"{self.name} refused a value: {said}. Nothing was stored; mend the values.")
+        if state.startswith("23"):
+            return DataError(f"{self.name} refused a row: {said}. Nothing was stored; mend the values.")
+        if state.startswith("22") or (not state and isinstance(error, psycopg.DataError)):
+            return DataError(f"a value cannot be stored in {self.name}: {said}. Nothing was stored.")
         if state.startswith("XX"):
             return RegistryCorrupt(f"{self.name} is damaged: {said}. Restore a dump (pg_restore), or an export.")
         if not state and isinstance(error, psycopg.OperationalError):
