@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from qml_plugin.errors import RegistryCorrupt
 from qml_plugin.registry.rows import feature_vector, row_sha256
 
 _BYTES_AT_ONCE = 1 << 20
+# A longer series is not kept: some 40 bytes a bar, written with the first run on it.
+MOST_BARS = 1_000_000
+_BYTES_A_BAR = 7 * 8
 
 
 def pattern_fault(row: Mapping[str, Any], order: Sequence[str] | None) -> str | None:
@@ -47,6 +51,31 @@ def returns_fault(row: Mapping[str, Any]) -> str | None:
     return None
 
 
+def bars_fault(row: Mapping[str, Any]) -> str | None:
+    """What is wrong with a row of ``bars``."""
+    packed, n_bars = row["columns_zlib"], row["n_bars"]
+    if hashlib.sha256(packed).hexdigest() != row["sha256"]:
+        return f"the bars kept under {row['data_hash']} are not as they were written: their sha256 is another"
+    if not 0 < n_bars <= MOST_BARS or len(unpacked(packed, n_bars)) != _BYTES_A_BAR * n_bars:
+        return f"the bars kept under {row['data_hash']} are not the {n_bars} bars that n_bars tells of"
+    return None
+
+
+def unpacked(packed: bytes, n_bars: int) -> bytes:
+    """Columns of bars, and a byte more where there are more: a small file cannot fill the memory."""
+    try:
+        return zlib.decompressobj().decompress(packed, _BYTES_A_BAR * n_bars + 1)
+    except zlib.error:
+        return b""
+
+
+def diff_fault(row: Mapping[str, Any]) -> str | None:
+    """What is wrong with a row of ``git_diffs``."""
+    if hashlib.sha256(row["diff"].encode()).hexdigest() != row["sha256"]:
+        return f"the diff kept under {row['sha256']} is not the one that its sha256 was made of"
+    return None
+
+
 def model_fault(row: Mapping[str, Any], folder: Path) -> str | None:
     """What is wrong with the file of a row of ``ml_model_versions``; a relative path starts at `folder`."""
     file = folder / row["model_path"]
@@ -55,6 +84,14 @@ def model_fault(row: Mapping[str, Any], folder: Path) -> str | None:
     if row["sha256"] is not None and file_sha256(file) != row["sha256"]:
         return f"the file of model {row['model_id']} is not the one that was registered: {file} has another SHA-256"
     return None
+
+
+ROW_FAULTS: Mapping[str, Callable[[Mapping[str, Any]], str | None]] = {
+    "experiments": run_fault,
+    "run_returns": returns_fault,
+    "bars": bars_fault,
+    "git_diffs": diff_fault,
+}
 
 
 def file_sha256(file: Path) -> str:

@@ -11,14 +11,13 @@ import sqlalchemy as sa
 
 from qml_plugin.bars import Bars
 from qml_plugin.errors import RegistryCorrupt
+from qml_plugin.registry.checks import MOST_BARS, bars_fault, unpacked
 from qml_plugin.registry.schema import bars as bars_table
 from qml_plugin.registry.schema import experiments
 
 _TIMES = ("opened_at", "known_at")
 _VALUES = ("open", "high", "low", "close", "volume")
 _LEVEL = 1  # a tenth larger than the smallest, in a tenth of the time
-# A longer series is not kept: some 40 bytes a bar, written with the first run on it.
-MOST_BARS = 1_000_000
 
 
 def keep(connection: sa.Connection, bars: Bars, data_hash: str, tz: str | None, now: datetime) -> None:
@@ -44,14 +43,12 @@ def kept(connection: sa.Connection, data_hash: str) -> tuple[Bars, str | None] |
     row = connection.execute(sa.select(bars_table).where(bars_table.c.data_hash == data_hash)).mappings().first()
     if row is None:
         return None
-    if hashlib.sha256(row["columns_zlib"]).hexdigest() != row["sha256"]:
-        raise RegistryCorrupt(
-            f"the bars kept under {data_hash} are not as they were written: their sha256 is another. Delete that row of "
-            "bars; a run on the same data keeps them again."
-        )
+    if fault := bars_fault(dict(row)):
+        raise RegistryCorrupt(f"{fault}. Delete that row of bars; a run on the same data keeps them again.")
     named = sa.select(experiments.c.symbol, experiments.c.timeframe).where(experiments.c.data_hash == data_hash)
     symbol, timeframe = connection.execute(named.limit(1)).first() or ("UNKNOWN", "")
-    raw, n = zlib.decompress(row["columns_zlib"]), row["n_bars"]
+    n = row["n_bars"]
+    raw = unpacked(row["columns_zlib"], n)
     times = np.frombuffer(raw, "<i8", 2 * n).reshape(2, n).astype(np.int64)
     values = np.frombuffer(raw, "<f8", 5 * n, 16 * n).reshape(5, n).astype(np.float64)
     return Bars(symbol, timeframe, *times, *values), row["tz"]

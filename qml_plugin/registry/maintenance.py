@@ -11,15 +11,10 @@ import sqlalchemy as sa
 
 from qml_plugin.errors import RegistryCorrupt, RegistryError
 from qml_plugin.registry import feature_sets
-from qml_plugin.registry.checks import model_fault, pattern_fault, returns_fault, run_fault
+from qml_plugin.registry.checks import ROW_FAULTS, model_fault, pattern_fault
 from qml_plugin.registry.connection import Database, SqliteDatabase, open_database
 from qml_plugin.registry.migrations import current_revision, latest_revision
-from qml_plugin.registry.schema import (
-    experiments,
-    ml_model_versions,
-    ml_pattern_registry,
-    run_returns,
-)
+from qml_plugin.registry.schema import metadata, ml_model_versions, ml_pattern_registry
 
 _ROWS_AT_ONCE = 500
 _LOGS = ("", "-wal", "-shm", "-journal")
@@ -179,11 +174,10 @@ def _examine_rows(connection: sa.Connection, folder: Path, report: dict[str, Any
             _add(damages, pattern_fault(row, orders[feature_set]))
             counts["n_patterns_checked"] += 1
             counts["n_patterns_without_hash"] += row["row_sha256"] is None
-        for row in _rows(connection, experiments):
-            _add(damages, run_fault(row))
-            counts["n_runs_checked"] += 1
-        for row in _rows(connection, run_returns):
-            _add(damages, returns_fault(row))
+        for name, fault in ROW_FAULTS.items():
+            for row in _rows(connection, metadata.tables[name]):
+                _add(damages, fault(row))
+                counts["n_runs_checked"] += name == "experiments"
         for row in _rows(connection, ml_model_versions):
             _add(damages if row["active"] else report["warnings"], model_fault(row, folder))
             counts["n_models_checked"] += 1

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -18,7 +19,6 @@ from qml_plugin.registry.schema import ml_pattern_registry
 _PATTERNS = ml_pattern_registry.c
 _MERGED = [column for column in _PATTERNS if column.name not in ("features_json", "features_f32")]
 _IDS_AT_ONCE = 500
-_MANY = 100
 
 
 def register(connection: sa.Connection, rows: Sequence[Row], now: datetime) -> None:
@@ -81,17 +81,33 @@ def _insert(connection: sa.Connection, rows: list[Row]) -> None:
     for row in rows:
         row["known_seq"] = seq if is_known(row) else None
         row["row_sha256"] = row_sha256(row)
-    compiled = sa.insert(ml_pattern_registry).compile(dialect=connection.dialect, column_keys=list(rows[0]))
-    if not compiled.positional or len(rows) < _MANY:
+    plan = _insert_plan(connection.dialect, tuple(rows[0]))
+    if plan is None:
         connection.execute(sa.insert(ml_pattern_registry), rows)
         return
-    # What SQLAlchemy does for each row costs as much as the database itself; here it is done for each column.
+    statement, converters = plan
     columns = []
-    for name in compiled.positiontup or ():
-        convert = _PATTERNS[name].type.dialect_impl(connection.dialect).bind_processor(connection.dialect)
+    for name, convert in converters:
         values = [row[name] for row in rows]
         columns.append(values if convert is None else list(map(cache(convert), values)))
-    connection.exec_driver_sql(str(compiled), list(zip(*columns, strict=True)))
+    connection.exec_driver_sql(statement, list(zip(*columns, strict=True)))
+
+
+@lru_cache(maxsize=4)
+def _insert_plan(dialect: sa.Dialect, names: tuple[str, ...]) -> tuple[str, list[tuple[str, Any]]] | None:
+    """The statement and, by column, how its values are converted; None where the driver does not count parameters.
+
+    What SQLAlchemy does for each statement and each row costs as much as the database itself; here it is done once,
+    and for each column.
+    """
+    compiled = sa.insert(ml_pattern_registry).compile(dialect=dialect, column_keys=list(names))
+    if not compiled.positional:
+        return None
+    converters = [
+        (name, _PATTERNS[name].type.dialect_impl(dialect).bind_processor(dialect))
+        for name in compiled.positiontup or ()
+    ]
+    return str(compiled), converters
 
 
 def _stored(connection: sa.Connection, ids: list[str]) -> dict[str, Row]:

@@ -16,10 +16,10 @@ import sqlalchemy as sa
 
 from qml_plugin.errors import DataError, RegistryCorrupt, RegistryError
 from qml_plugin.registry import feature_sets
-from qml_plugin.registry.checks import file_sha256, pattern_fault, returns_fault, run_fault
+from qml_plugin.registry.checks import ROW_FAULTS, file_sha256, pattern_fault
 from qml_plugin.registry.connection import open_database
 from qml_plugin.registry.migrations import ensure_current, latest_revision
-from qml_plugin.registry.schema import experiments, metadata, ml_pattern_registry, run_returns
+from qml_plugin.registry.schema import metadata, ml_pattern_registry
 
 _FORMAT = "qml_plugin registry 1"
 _MANIFEST = "manifest.json"
@@ -229,10 +229,8 @@ def _faults(connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any
                 versions = feature_sets.versions_of(connection, row["feature_set"])
                 orders[row["feature_set"]] = None if versions is None else list(versions)
             fault = pattern_fault(row, orders[row["feature_set"]])
-        elif table is experiments:
-            fault = run_fault(row)
-        elif table is run_returns:
-            fault = returns_fault(row)
+        elif table.name in ROW_FAULTS:
+            fault = ROW_FAULTS[table.name](row)
         if fault is not None:
             yield fault
 

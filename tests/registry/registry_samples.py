@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import psycopg
 
+from qml_plugin.bars import Bars
 from qml_plugin.records import Decision, Entry, Outcome, Pattern, Point, Run, Setup
 
 NAMES = ["ctx_atr", "mom_return", "geo_depth"]
@@ -72,6 +73,21 @@ def make_pattern(bar=0, features=(1.0, float("nan"), -0.1), feature_set=FEATURE_
 def make_setup():
     points = tuple(Point(bar, 100.0 + bar / 3, bar + 2) for bar in range(5))
     return Setup("bullish_qml", 1, points, known_bar=6, stop_px=99.0, target_px=104.0, validity_score=0.75)
+
+
+def make_bars(n_bars=50, first=START, symbol="GOOG", timeframe="1h", seed=1):
+    """Bars of one hour each, without volume."""
+    opened_at = first + HOUR * np.arange(n_bars)
+    px = 100 + np.cumsum(np.random.default_rng(seed).normal(size=n_bars))
+    return Bars(symbol, timeframe, opened_at, opened_at + HOUR, px, px + 1, px - 1, px, np.full(n_bars, np.nan))
+
+
+def run_on(bars, run_id="run-1", **changes):
+    """A run that saw these bars."""
+    ends = {"data_start_at": int(bars.opened_at[0]), "data_end_at": int(bars.opened_at[-1]), "data_bars": len(bars)}
+    return make_run(
+        run_id, symbol=bars.symbol, timeframe=bars.timeframe, data_hash=bars.sha256(), **{**ends, **changes}
+    )
 
 
 def take(pattern, **changes):

@@ -15,17 +15,27 @@ from qml_plugin.errors import RegistryError, SchemaTooOld
 from qml_plugin.registry import PatternRegistry
 from qml_plugin.registry.maintenance import doctor, restore
 from qml_plugin.registry.migrations import info, migrate
-from tests.registry.registry_samples import FEATURE_SET, NAMES, dump, execute, make_outcome, make_pattern, save
+from qml_plugin.registry.schema import REVISION
+from tests.registry.registry_samples import (
+    FEATURE_SET,
+    NAMES,
+    RELEASED,
+    dump,
+    execute,
+    make_outcome,
+    make_pattern,
+    save,
+)
 from tests.registry.test_registry_known import known_twin
 
 FROZEN = Path(__file__).parent / "frozen"
-RELEASED = {"0001": "schema_0001.db", "0002": "schema_0002.db"}
+FILES = {revision: f"schema_{revision}.db" for revision in RELEASED}
 
 
 @pytest.fixture
 def thaw(path):
     def copy(revision):
-        shutil.copy(FROZEN / RELEASED[revision], path)
+        shutil.copy(FROZEN / FILES[revision], path)
         return path
 
     return copy
@@ -40,8 +50,8 @@ def rows(path, table, names):
 
 
 def test_every_released_schema_is_frozen():
-    assert sorted(RELEASED) == migrations._revisions()
-    assert {file.name for file in FROZEN.iterdir()} == set(RELEASED.values())
+    assert list(RELEASED) == migrations._revisions()
+    assert {file.name for file in FROZEN.iterdir()} == set(FILES.values())
 
 
 def test_0001_is_refused_until_it_is_upgraded_and_keeps_every_value(thaw, url):
@@ -51,10 +61,11 @@ def test_0001_is_refused_until_it_is_upgraded_and_keeps_every_value(thaw, url):
     with pytest.raises(SchemaTooOld, match=r"has schema 0001, .*qml db migrate"):
         PatternRegistry(url)
     whole = dump(path)
-    assert migrate(url) == ["0002"]
+    assert migrate(url) == ["0002", "0003"]
     for table, (names, values) in before.items():
         if table != "schema_migrations":
-            assert rows(path, table, names) == values, table
+            kept = [tuple("finished" if value == "done" else value for value in row) for row in values]
+            assert rows(path, table, names) == sorted(kept, key=repr), table
     assert dump(path.with_name("registry.db.bak-0001")) == whole
     assert execute(path, "PRAGMA foreign_key_check") == []
     assert execute(path, "PRAGMA integrity_check") == [("ok",)]
@@ -108,18 +119,47 @@ def test_the_backup_of_an_upgrade_brings_0001_back(thaw, url):
     aside = restore(url, f"{path}.bak-0001", replace=True)
     assert dump(path) == before
     assert info(url)["schema_version"] == "0001"
-    assert info(f"sqlite:///{aside}")["schema_version"] == "0002"
+    assert info(f"sqlite:///{aside}")["schema_version"] == REVISION
 
 
 def test_the_latest_frozen_file_needs_nothing(thaw, url):
-    path = thaw("0002")
+    path = thaw(REVISION)
     before = dump(path)
     assert migrate(url) == []
-    assert PatternRegistry(url).get_statistics()["n_patterns"] == 14
+    assert PatternRegistry(url).get_statistics()["n_patterns"] == 16
     report = doctor(url, deep=True)
     assert report["damages"] == []
-    assert (report["n_patterns_checked"], report["n_runs_checked"], report["n_models_checked"]) == (14, 4, 1)
+    assert (report["n_patterns_checked"], report["n_runs_checked"], report["n_models_checked"]) == (16, 6, 1)
     assert dump(path) == before
+
+
+def test_0002_keeps_every_value_and_calls_a_run_that_was_done_finished(thaw, url):
+    path = thaw("0002")
+    execute(path, "UPDATE experiments SET status = 'done', git_diff = '-a\n+b' WHERE run_id IN ('run-1', 'run-2')")
+    tables = [name for (name,) in execute(path, "SELECT name FROM sqlite_master WHERE type = 'table'")]
+    others = {table: [name for name in columns(path, table) if name not in ("status", "git_diff")] for table in tables}
+    before = {table: rows(path, table, names) for table, names in others.items() if table != "schema_migrations"}
+    assert migrate(url) == ["0003"]
+    assert {table: rows(path, table, others[table]) for table in before} == before
+    ((status, hashed, diff),) = execute(
+        path,
+        "SELECT status, git_diff_sha256, diff FROM experiments JOIN git_diffs ON sha256 = git_diff_sha256 WHERE run_id = 'run-1'",
+    )
+    assert (status, hashed, diff) == ("finished", hashlib.sha256(b"-a\n+b").hexdigest(), "-a\n+b")
+    assert execute(path, "SELECT count(*) FROM git_diffs") == [(1,)]
+    assert doctor(url, deep=True)["damages"] == []
+
+
+def test_what_0003_keeps_for_running_again_is_read(thaw, url):
+    thaw("0003")
+    registry = PatternRegistry(url)
+    run = registry.get_run("run-5")
+    assert (run["git_diff"], run["strategy_path"], run["n_trials"]) == ("-a\n+b\n", "mine.strategies:Cross", 1)
+    bars, tz = registry.bars_under(run["data_hash"])
+    assert (len(bars), bars.symbol, bars.timeframe, tz) == (50, "GOOG", "1h", "America/New_York")
+    assert bars.sha256() == run["data_hash"]
+    assert registry.get_returns("run-5").tolist() == np.linspace(-0.01, 0.01, 49).tolist()
+    assert registry.bars_of(make_pattern(3).pattern_id)[1] == 3
 
 
 def test_a_row_of_0001_with_damaged_features_is_kept_as_it_is(thaw, url):

@@ -22,13 +22,16 @@ from qml_plugin.registry.migrations import info, migrate
 from qml_plugin.registry.schema import REVISION
 from qml_plugin.registry.transfer import export_registry, import_registry
 from tests.registry.registry_samples import (
+    NAMES,
     START,
     dump,
     execute,
+    make_bars,
     make_outcome,
     make_pattern,
     make_run,
     make_setup,
+    run_on,
     save,
     take,
 )
@@ -312,13 +315,14 @@ def rich(registry, path):
     ]
     near = Neighbour(patterns[0].pattern_id, 0.1, START, True, 2.0)
     decisions = [take(patterns[0], neighbours=(near,), contributions=(("a", 1 / 3),)), take(patterns[1])]
-    save(
-        registry, patterns, make_run(git_hash="0" * 40, is_git_dirty=False), decisions, {patterns[0].pattern_id: 1 / 7}
+    bars = make_bars()
+    run = run_on(
+        bars, git_hash="0" * 40, is_git_dirty=True, git_diff="-a\n+<b>\n", returns_frac=np.array([1 / 3, np.nan])
     )
+    returns = {patterns[0].pattern_id: 1 / 7}
+    registry.save_run(run, patterns, decisions, returns, names=NAMES, bars=bars, tz="Europe/Paris")
     save(registry, run=make_run("run-2", seed=2**62, status="failed", error="%s <script>"))
     registry.label_pattern(patterns[0].pattern_id, "win", 1 / 3)
-    blob = np.array([1 / 3, np.nan]).tobytes()
-    execute(path, "INSERT INTO run_returns VALUES ('run-1', 1, 2, ?, ?)", (blob, hashlib.sha256(blob).hexdigest()))
     execute(
         path,
         "INSERT INTO ml_model_versions (model_id, trained_time, features_used, model_path, active) "
