@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -17,8 +19,10 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from backtesting import Backtest
 
 import qml_plugin.registry.migrations as migrations
+from qml_plugin.adapters.reproduce import reproduce
 from qml_plugin.errors import (
     DataError,
     MissingExtra,
@@ -28,12 +32,14 @@ from qml_plugin.errors import (
     SchemaTooNew,
     SchemaTooOld,
 )
+from qml_plugin.features import CATALOGUE
 from qml_plugin.registry import PatternRegistry
 from qml_plugin.registry.connection import open_database
 from qml_plugin.registry.maintenance import backup, doctor, restore
 from qml_plugin.registry.migrations import info, migrate
 from qml_plugin.registry.schema import REVISION, VERSION_TABLE, metadata
 from qml_plugin.registry.transfer import export_registry, import_registry
+from strategies.moving_average import MovingAverageCross
 from tests.registry.registry_samples import (
     FEATURE_SET,
     NAMES,
@@ -226,6 +232,7 @@ def test_a_reader_sees_one_moment(url, filled):
 
 WRITE = """
 import sys
+from qml_plugin.features import CATALOGUE
 from qml_plugin.registry import PatternRegistry
 from tests.registry.registry_samples import make_outcome, make_pattern, make_run, save
 url, me, n = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -293,6 +300,34 @@ def test_sqlite_moves_to_a_server_and_back_value_for_value(url, tmp_path):
     export_registry(url, tmp_path / "back")
     import_registry(f"sqlite:///{tmp_path}/again.db", tmp_path / "back")
     assert dump(tmp_path / "again.db") == dump(file)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:backtesting")
+@pytest.mark.filterwarnings("ignore:Some trades remain open")
+def test_a_run_leaves_on_a_server_what_it_leaves_in_a_file(url, tmp_path, goog):
+    places, found = [url, f"sqlite:///{tmp_path}/here.db"], []
+    for place in places:
+        host = Backtest(goog.iloc[:900], MovingAverageCross, cash=1_000_000, exclusive_orders=True)
+        host.run(symbol="GOOG", timeframe="1d", registry=place, mode="shadow")
+        registry = PatternRegistry(place)
+        (run,) = registry.get_runs()
+        known, snapshot = registry.read_snapshot(CATALOGUE.feature_set, CATALOGUE.names)
+        decisions = registry.get_decisions(run["run_id"])
+        found.append((run["run_id"], run["metrics"], decisions, snapshot, known.pattern_id))
+        assert reproduce(place, run["run_id"]).is_identical
+        assert registry.n_trials(MovingAverageCross, run["data_hash"]) == 1
+    assert found[0] == found[1]
+    assert len(found[0][2]) > 10
+
+
+def test_the_command_line_reads_a_server(url, filled):
+    qml = Path(sys.executable).with_name("qml")
+    done = subprocess.run([qml, "stats", "--db", url, "--json"], capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(done.stdout)["n_patterns"] == 3
+    done = subprocess.run(
+        [qml, "db", "doctor", "--deep", "--db", url], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "postgresql_version" in done.stdout
 
 
 def test_a_copy_of_a_file_cannot_be_had_of_a_server(url, filled, tmp_path):
