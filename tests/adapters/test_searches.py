@@ -47,8 +47,17 @@ def search(path, n_jobs=1, order=POINTS, slow_down=0.0, deadly=""):
 
 
 # An entry that two points share keeps what the first to commit knew of it: the return of its trade, and how long ago its
-# run had an entry before. What each point decided and earned stands in its own rows.
-SHARED = ("trade_outcome", "features_json", "features_f32", "known_seq", "row_sha256")
+# run had an entry before. What each point decided and earned stands in its own rows. The working tree may change meanwhile.
+SHARED = (
+    "git_hash",
+    "git_dirty",
+    "git_diff_sha256",
+    "trade_outcome",
+    "features_json",
+    "features_f32",
+    "known_seq",
+    "row_sha256",
+)
 
 
 def left_in(path):
