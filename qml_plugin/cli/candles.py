@@ -7,7 +7,9 @@ heavy lines, falling ones full blocks, so that no colour is needed.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from rich.cells import cell_len, set_cell_size
@@ -77,6 +79,13 @@ def chart_lines(view: PatternView, width: int, height: int) -> list[str]:
         scaled = f"{price[row]:>{left - 2}.6g} ┤" if row in price else " " * max(0, left - 1) + "│" * (left > 0)
         lines.append(set_cell_size(scaled + text + names.get(row, ""), width).rstrip())
     return [*lines, *(line[:width].rstrip() for line in _time_lines(view, columns, left, n_future > 0))]
+
+
+def n_columns(prices: Sequence[float | None], width: int) -> int:
+    """Columns for bars that a chart of that width has, judged by prices that it will name."""
+    digits = max((len(f"{px:.6g}") for px in prices if px is not None), default=7) + 1
+    room = width - (2 + digits) - (len(" target ") + digits) - 1
+    return max(room, _FEWEST_COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +190,7 @@ def _draw_points(grid: _Grid, view: PatternView, columns: _Columns) -> None:
     """Signs of the setup's points above a high and below a low; in their own place where there are no bars."""
     places = [(columns.of(row), px) for row, px, _ in view.points if math.isfinite(px)]
     if not view.has_bars:
-        for (start, from_px), (end, to_px) in zip(places, places[1:], strict=False):
+        for (start, from_px), (end, to_px) in pairwise(places):
             for column in range(start, end + 1):
                 px = from_px + (to_px - from_px) * (column - start) / max(end - start, 1)
                 grid.put(column, grid.scale.row(px), _PATH)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from qml_plugin.bars import Bars
 from qml_plugin.clock import from_datetime
+from qml_plugin.errors import DataError
 from qml_plugin.labelling.key_features import key_features
 from qml_plugin.report.views import PatternView
 
+_PRICES = ("open", "high", "low", "close")
 _FEWEST_BEFORE = 20
 _FEWEST_AFTER = 20
 _MARGIN = 5
@@ -37,7 +39,7 @@ def pattern_view(
         A series of its market and the position of its decision bar in it; None where there is none.
     n_bars : int
         Bars that there is room for. The setup, 20 bars before the decision and what happened up to the exit are shown
-        even if they are more.
+        even if they are more; the bars are then a multiple of `n_bars`.
     hide_future : bool, default=False
         Whether to show nothing that was not known at the decision: no later bar, no outcome, no fill.
 
@@ -58,18 +60,18 @@ def pattern_view(
     ]
     reach = -min((offset for offset, _ in points), default=0)
     is_resolved = pattern["barrier_outcome"] is not None and not hide_future
-    exit_bar = None
+    exit_row = None
     if found is None:
-        columns = {name: np.empty(0) for name in ("open", "high", "low", "close")} | {"opened_at": np.empty(0, np.int64)}
+        opened_at, prices = np.empty(0, np.int64), dict.fromkeys(_PRICES, np.empty(0))
         entry_row = min(reach, _MOST_SETUP_ROWS)
         n_rows = entry_row + 1
     else:
         bars, at = found
         exit_bar = _exit_bar(bars, at, pattern) if is_resolved else None
         window = _window(len(bars), at, reach, exit_bar, n_bars, hide_future)
-        columns = {name: getattr(bars, name)[window] for name in ("opened_at", "open", "high", "low", "close")}
-        entry_row, n_rows = at - window.start, len(columns["close"])
-        exit_bar = None if exit_bar is None else exit_bar - window.start
+        opened_at, prices = bars.opened_at[window], {name: getattr(bars, name)[window] for name in _PRICES}
+        entry_row, n_rows = at - window.start, len(opened_at)
+        exit_row = None if exit_bar is None else exit_bar - window.start
     names = _POINT_WORDS.get(len(points), ())
     return PatternView(
         title=f"{pattern['symbol']} {pattern['timeframe']}",
@@ -80,17 +82,20 @@ def pattern_view(
         timeframe=pattern["timeframe"],
         side=int(pattern["side"]),
         detection_at=from_datetime(pattern["detection_time"]),
-        **columns,
+        opened_at=opened_at,
+        **prices,
         n_rows=n_rows,
         entry_row=entry_row,
-        exit_row=exit_bar,
+        exit_row=exit_row,
         entry_px=_entry_px(pattern, order, hide_future),
         stop_px=_price(pattern["stop_px"]),
         target_px=_price(pattern["target_px"]),
         points=tuple(
             (entry_row + offset, px, f"P{i}") for i, (offset, px) in enumerate(points, 1) if entry_row + offset >= 0
         ),
-        point_words=tuple(names[i] if i < len(names) else "point" for i in range(len(points))),
+        point_words=tuple(
+            names[i] if i < len(names) else "point" for i, (offset, _) in enumerate(points) if entry_row + offset >= 0
+        ),
         exit_reason=pattern["exit_reason"] if is_resolved else None,
         r_multiple=pattern["r_multiple"] if is_resolved else None,
         key_features=_facts(pattern),
@@ -107,6 +112,24 @@ def bars_from_series(bars: Bars, pattern: Mapping[str, Any]) -> tuple[Bars, int]
     return (bars, at) if at < len(bars) and bars.opened_at[at] == moment else None
 
 
+def one_market(patterns: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """Symbol and timeframe of all the patterns.
+
+    Raises
+    ------
+    DataError
+        If they are of more than one market, so that no single series can be that of all.
+    """
+    markets = sorted({(str(pattern["symbol"]), str(pattern["timeframe"])) for pattern in patterns})
+    if len(markets) > 1:
+        named = ", ".join(f"{symbol} {timeframe}" for symbol, timeframe in markets[:10])
+        raise DataError(
+            f"the patterns are of {len(markets)} markets ({named}), and a file of bars is of one. Choose one with --symbol "
+            "and --timeframe."
+        )
+    return markets[0]
+
+
 def _decision_bar(pattern: Mapping[str, Any]) -> int:
     """Position of the decision bar in the series that the setup's points count in."""
     if pattern["order"] is not None:
@@ -114,12 +137,13 @@ def _decision_bar(pattern: Mapping[str, Any]) -> int:
     return int((pattern["setup"] or {}).get("known_bar", 0))
 
 
-def _window(
-    n_series: int, at: int, reach: int, exit_bar: int | None, n_bars: int, hide_future: bool
-) -> slice:
+def _window(n_series: int, at: int, reach: int, exit_bar: int | None, n_bars: int, hide_future: bool) -> slice:
     """Setup, decision and exit with a margin; what room is left goes two thirds before and one third after."""
     before = max(_FEWEST_BEFORE, reach + _MARGIN)
     after = 0 if hide_future else _FEWEST_AFTER if exit_bar is None else exit_bar - at + _MARGIN
+    per_column = -(-(1 + before + after) // n_bars)  # bars that share a column where there are not enough columns
+    n_bars *= per_column
+    n_bars -= 2 * (per_column - 1)  # a column on either side of the decision need not be full
     spare = max(0, n_bars - 1 - before - after)
     before = min(at, before + (spare if hide_future else round(spare * _BEFORE_SHARE)))
     after = 0 if hide_future else max(after, n_bars - 1 - before)

@@ -183,7 +183,10 @@ def pattern_figure(view: PatternView) -> go.Figure:
         figure = _figure(height=320)
         _setup(figure, view)
         span = (0, max(view.n_rows - 1, 1))
-        for name, price, colour, dash in (("stop", view.stop_px, ORANGE, "dash"), ("target", view.target_px, BLUE, "dot")):
+        for name, price, colour, dash in (
+            ("stop", view.stop_px, ORANGE, "dash"),
+            ("target", view.target_px, BLUE, "dot"),
+        ):
             if math.isfinite(price):
                 _level(figure, name, price, colour, dash, span, (name == "target") == (view.side > 0))
         rows = np.unique(np.linspace(0, view.n_rows - 1, _N_TICKS).round().astype(int))
