@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import select
+import re
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -19,7 +19,9 @@ try:
 except ImportError:  # Windows: lines of text there, from a terminal too
     termios = tty = None  # type: ignore[assignment]
 
-_ESCAPE, _END = "\x1b", "\x04"
+# What arrow and function keys send: their letters are no answers.
+_ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|O.|.)?")
+_END = "\x04\0"  # Ctrl-D, which is kept as 0 where it was typed before keys came at once
 
 
 class Interrupted(Exception):
@@ -39,6 +41,7 @@ class Answers:
 
     def __init__(self) -> None:
         self._descriptor = sys.stdin.fileno() if termios and sys.stdin is not None and sys.stdin.isatty() else None
+        self._mode: list[Any] = [] if self._descriptor is None else termios.tcgetattr(self._descriptor)
         self._typed = ""
         self._is_waiting = False
         self._pending: int | None = None
@@ -56,6 +59,9 @@ class Answers:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._descriptor is not None:
+            with suppress(termios.error):
+                self._set_mode(self._descriptor, is_line=True)
         for signum, handler in self._handlers.items():
             signal.signal(signum, handler)
 
@@ -63,21 +69,19 @@ class Answers:
         """The next key that prints, or the next line where stdin is no terminal; None at the end."""
         if self._descriptor is None:
             return self.line()
-        try:
-            with self._single_keys(self._descriptor):
-                while (found := self._character(self._descriptor)) not in (None, _END):
-                    if found == _ESCAPE:  # an arrow or function key: what follows belongs to it
-                        self._forget(self._descriptor)
-                    elif found is not None and found.isprintable() and not found.isspace():
-                        return found
-        except termios.error:  # the terminal was closed
-            pass
+        with suppress(termios.error):  # the terminal was closed
+            self._set_mode(self._descriptor, is_line=False)
+        while (found := self._character(self._descriptor)) is not None and found not in _END:
+            if found.isprintable() and not found.isspace():
+                return found
         return None
 
     def line(self) -> str | None:
         """The next line without the space around it; None at the end."""
         if self._descriptor is None:
             return self._line_of_text()
+        with suppress(termios.error):
+            self._set_mode(self._descriptor, is_line=True)
         text = ""
         while (found := self._character(self._descriptor)) != "\n":
             if found is None:
@@ -100,32 +104,24 @@ class Answers:
 
     def _character(self, descriptor: int) -> str | None:
         """The next character typed; None where the terminal is gone or the line was ended with Ctrl-D."""
-        if not self._typed:
-            with self._waiting():
+        with self._waiting():
+            while not self._typed:
                 try:
-                    self._typed = os.read(descriptor, 1024).decode(errors="replace")
+                    read = os.read(descriptor, 1024)
                 except OSError:
                     return None
-            if not self._typed:
-                return None
+                if not read:
+                    return None
+                self._typed = _ESCAPES.sub("", read.decode(errors="replace"))
         found, self._typed = self._typed[0], self._typed[1:]
         return found
 
-    def _forget(self, descriptor: int) -> None:
-        """Drop what the terminal has sent with an escape."""
-        self._typed = ""
-        while select.select([descriptor], [], [], 0)[0] and os.read(descriptor, 1024):
-            pass
-
-    @contextmanager
-    def _single_keys(self, descriptor: int) -> Iterator[None]:
-        """Keys come at once and unseen; Ctrl-C still interrupts."""
-        before = termios.tcgetattr(descriptor)
-        tty.setcbreak(descriptor, termios.TCSADRAIN)
-        try:
-            yield
-        finally:
-            termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+    def _set_mode(self, descriptor: int, *, is_line: bool) -> None:
+        """A line is edited and seen, a key comes at once and unseen; Ctrl-C interrupts both."""
+        if is_line:
+            termios.tcsetattr(descriptor, termios.TCSADRAIN, self._mode)
+        else:
+            tty.setcbreak(descriptor, termios.TCSADRAIN)
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:

@@ -66,8 +66,8 @@ def chart_lines(view: PatternView, width: int, height: int) -> list[str]:
             grid.candle(column, *(float(values[column]) for values in columns.prices))
     _draw_points(grid, view, columns)
     _draw_levels(grid, view, columns.decision)
-    if view.exit_row is not None:
-        grid.put(columns.of(view.exit_row), scale.row(_exit_px(view)), _EXIT)
+    if view.exit_row is not None and math.isfinite(exit_px := _exit_px(view, view.exit_row)):
+        grid.put(columns.of(view.exit_row), scale.row(exit_px), _EXIT)
     names = _level_names(view, scale) if right else {}
     price = {height - 1: scale.high, 0: scale.low} if left else {}
     split = columns.decision + 1
@@ -253,11 +253,11 @@ def _gutters(view: PatternView, scale: _Scale, width: int) -> tuple[int, int]:
     return left, right
 
 
-def _exit_px(view: PatternView) -> float:
+def _exit_px(view: PatternView, exit_row: int) -> float:
     """Price at which the barriers ended it: that of the barrier, or the close."""
     levels = {"stop": view.stop_px, "target": view.target_px}
     px = levels.get(view.exit_reason or "", math.nan)
-    return px if math.isfinite(px) else float(view.close[view.exit_row or 0])
+    return px if math.isfinite(px) else float(view.close[exit_row])
 
 
 def _time_lines(view: PatternView, columns: _Columns, left: int, has_future: bool) -> tuple[str, str]:

@@ -164,15 +164,18 @@ def _answered(
         _show(pattern, views, f"{session.position + 1} of {n_patterns}")
     chosen = _choice(answers, is_end=pattern is None)
     if chosen == "quit":
+        say()
         return False
     if chosen == "undo":
         _undo(session)
     elif chosen == "skip":
         session.skip()
+        say(chosen)
     elif not session.label(chosen):
         say("Somebody else labelled it meanwhile; their label stays.")
-    elif wants_outcome and chosen != "ignore":
-        return _took_outcome(session, answers)
+    else:
+        say(chosen)  # not before it is stored
+        return chosen == "ignore" or not wants_outcome or _took_outcome(session, answers)
     return True
 
 
@@ -186,11 +189,9 @@ def _choice(answers: Answers, *, is_end: bool) -> str:
         typer.echo(f"{'No more to show. ' if is_end else ''}{asked} > ", nl=False)
         given = answers.key()
         if given is None:
-            say()
             return "quit"
         word = next((word for key, word in keys.items() if given.lower() in (key, word)), None)
         if word is not None:
-            say(word)
             return word
         say()
         if not answers.is_terminal:
@@ -244,8 +245,8 @@ def _undo(session: LabellingSession) -> None:
     is_back = session.undo()
     if is_back is None:
         say("There is nothing to undo.")
-    elif not is_back:
-        say("Somebody else changed it meanwhile; theirs stays.")
+    else:
+        say("undone" if is_back else "Somebody else changed it meanwhile; theirs stays.")
 
 
 def _show(pattern: _Pattern, views: Callable[[_Pattern, int], PatternView], counted: str) -> None:
