@@ -83,7 +83,7 @@ def chart_lines(view: PatternView, width: int, height: int) -> list[str]:
 
 def n_columns(prices: Sequence[float | None], width: int) -> int:
     """Columns for bars that a chart of that width has, judged by prices that it will name."""
-    digits = max((len(f"{px:.6g}") for px in prices if px is not None), default=7) + 1
+    digits = max([7, *(len(f"{px:.6g}") for px in prices if px is not None)])  # 7 of six digits and a point
     room = width - (2 + digits) - (len(" target ") + digits) - 1
     return max(room, _FEWEST_COLUMNS)
 

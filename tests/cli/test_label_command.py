@@ -278,7 +278,7 @@ class Terminal:
 
         return termios.tcgetattr(self.slave)
 
-    def expect(self, text, timeout=20):
+    def expect(self, text, timeout=60):
         """Read until a text appears; what comes after it is for the next time."""
         until = time.monotonic() + timeout
         while text not in self.seen:
