@@ -30,8 +30,8 @@ _CHART_LINES = (8, 22)
 
 
 def label(
-    pattern_id: Annotated[str | None, typer.Argument(metavar="[PATTERN_ID]", help="One pattern by its id; without it all that have no label, newest first.")] = None,
-    answer: Annotated[str | None, typer.Argument(metavar="[LABEL]", help="Its label without asking: win, loss, ignore, or none to take it back.")] = None,
+    pattern_id: Annotated[str | None, typer.Argument(metavar="PATTERN_ID", help="One pattern by its id; without it all that have no label, newest first.")] = None,
+    answer: Annotated[str | None, typer.Argument(metavar="LABEL", help="Its label without asking: win, loss, ignore, or none to take it back.")] = None,
     outcome: Annotated[float | None, typer.Option(metavar="PERCENT", help="With LABEL: the result of the trade, 2.5 for +2.5 %.")] = None,
     symbol: Annotated[str | None, typer.Option(help="Only patterns of this symbol.")] = None,
     timeframe: Annotated[str | None, typer.Option(help="Only patterns of this timeframe, such as 4h.")] = None,

@@ -101,9 +101,9 @@ def test_of_two_people_each_pattern_gets_the_label_of_one(registry, url, path):
 def test_what_is_no_label_or_no_outcome_is_refused(registry):
     pattern = make_pattern(0)
     save(registry, [pattern])
-    with pytest.raises(DataError, match="label is 'maybe'. It must be 'win', 'loss' or 'ignore'"):
+    with pytest.raises(DataError, match=r"label is 'maybe'. It must be 'win', 'loss' or 'ignore'"):
         registry.replace_label(pattern.pattern_id, "maybe", None, seen=(None, None))
-    with pytest.raises(DataError, match="outcome is nan. It must be a finite number"):
+    with pytest.raises(DataError, match=r"outcome is nan. It must be a finite number"):
         registry.replace_label(pattern.pattern_id, "win", float("nan"), seen=(None, None))
     assert not registry.replace_label("no such id", "win", None, seen=(None, None))
     assert mark(registry, pattern.pattern_id) == (None, None)
