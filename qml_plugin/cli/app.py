@@ -11,8 +11,11 @@ import typer
 
 from qml_plugin import __version__
 from qml_plugin.cli.features import features_app, warmup
+from qml_plugin.cli.label import label
 from qml_plugin.cli.terminal import (
+    DEFAULT_DB,
     AsJson,
+    Db,
     ProgressLine,
     number,
     percent,
@@ -21,8 +24,6 @@ from qml_plugin.cli.terminal import (
     say,
     telling_of_compilation,
 )
-
-DEFAULT_DB = "sqlite:///results/experiments.db"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,8 +37,6 @@ app = typer.Typer(
 db_app = typer.Typer(no_args_is_help=True, help="The database: its schema version, its size, its upgrade.")
 app.add_typer(db_app, name="db")
 app.add_typer(features_app, name="features")
-
-Db = Annotated[str, typer.Option("--db", metavar="URL", help="Registry to read.", envvar="QML_DB")]
 
 
 def _print_version(is_asked: bool) -> None:
@@ -157,6 +156,7 @@ def similar(
         say("No pattern of that side had a known outcome before this one.")
 
 
+app.command()(label)
 app.command()(warmup)
 
 

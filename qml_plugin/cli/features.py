@@ -83,7 +83,7 @@ def features_show(
             )
         say(f"\nIt needs an entry's {feature.needs}: bars alone give it no value. Registered entries hold it.")
         return
-    bars = _bars(data, symbol, timeframe, tz) if data is not None else _bundled_bars(timeframe)
+    bars = read_series(data, symbol, timeframe, tz) if data is not None else _bundled_bars(timeframe)
     if bars is None:
         if html is not None:
             raise DataError(
@@ -116,7 +116,7 @@ def features_compute(
     check_target(out, may_replace=force)
     if out.resolve() == data.resolve():
         raise DataError(f"{out} is the file of the bars. Choose another name: the bars would be lost.")
-    bars = _bars(data, None, timeframe, tz)
+    bars = read_series(data, None, timeframe, tz)
     began = time.perf_counter()
     with ProgressLine() as step, telling_of_compilation():
         written = write_features(bars, out, step)
@@ -147,7 +147,7 @@ def features_redundancy(
     from qml_plugin.features import CATALOGUE, compute_features
     from qml_plugin.features.redundancy import redundancy
 
-    bars = _bars(data, None, timeframe, tz)
+    bars = read_series(data, None, timeframe, tz)
     with telling_of_compilation():
         table = compute_features(bars)
     found = redundancy(table[[feature.name for feature in CATALOGUE if feature.needs == "bars"]], threshold=threshold)
@@ -195,7 +195,8 @@ def warmup() -> None:
     say(f"compiled {n_compiled} kernels in {seconds} s" if n_compiled else f"already compiled, loaded in {seconds} s")
 
 
-def _bars(data: Path, symbol: str | None, timeframe: str | None, tz: str | None) -> Bars:
+def read_series(data: Path, symbol: str | None, timeframe: str | None, tz: str | None) -> Bars:
+    """The bars of a file, under a symbol or the name of the file."""
     from qml_plugin.bars import bars_from_frame, read_bars
 
     frame = read_bars(data, tz=tz)

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+DEFAULT_DB = "sqlite:///results/experiments.db"
+Db = Annotated[str, typer.Option("--db", metavar="URL", help="Registry to read.", envvar="QML_DB")]
 _COMPILE_SECONDS = 20
 
 

@@ -26,6 +26,7 @@ from qml_plugin.registry.store import RunStore
 
 _PATTERNS = ml_pattern_registry.c
 _LABELS = ("win", "loss", "ignore")
+MIN_LABELS = 30
 _FILTERS = ("symbol", "timeframe", "pattern_type", "strategy", "side")
 
 
@@ -140,10 +141,45 @@ class PatternRegistry(RunStore):
         DataError
             If the label or the outcome is not one.
         """
-        if label is not None and label not in _LABELS:
-            raise DataError(f"label is {label!r}. It must be 'win', 'loss' or 'ignore', or None to take one back.")
-        change: Row = {"user_label": label, **_outcome(outcome)}
-        return self._change(pattern_id, change)
+        return self._change(pattern_id, {"user_label": _label(label), **_outcome(outcome)})
+
+    def replace_label(
+        self,
+        pattern_id: str,
+        label: str | None,
+        outcome: float | None,
+        *,
+        seen: tuple[str | None, float | None],
+    ) -> bool:
+        """Put label and outcome in the place of those that were seen; the same call the other way round undoes it.
+
+        Parameters
+        ----------
+        pattern_id : str
+        label : {"win", "loss", "ignore"} or None
+            As for `label_pattern`.
+        outcome : float, percent, or None
+            The ``trade_outcome`` to be there afterwards; None leaves none.
+        seen : (label, outcome)
+            ``user_label`` and ``trade_outcome`` that the caller believes to be there.
+
+        Returns
+        -------
+        bool
+            True if it is stored; False, and nothing was changed, if the pattern is not there or no longer as seen.
+
+        Point in time
+        -------------
+        As for `label_pattern`. Going back to no label also takes back the time at which a label had made the pattern
+        known, unless its barriers have resolved it.
+
+        Raises
+        ------
+        DataError
+            If the label or the outcome is not one.
+        """
+        change: Row = {"user_label": _label(label), "trade_outcome": None} | _outcome(outcome)
+        return self._change(pattern_id, change, seen={"user_label": seen[0], "trade_outcome": seen[1]})
 
     def update_trade_status(
         self,
@@ -181,7 +217,7 @@ class PatternRegistry(RunStore):
         return self._change(pattern_id, change | _outcome(outcome))
 
     def get_training_data(
-        self, min_labels: int = 30, as_of: datetime | str | int | None = None
+        self, min_labels: int = MIN_LABELS, as_of: datetime | str | int | None = None
     ) -> tuple[pd.DataFrame, IntArray]:
         """Features and results of the patterns of this version's features whose result is known.
 
@@ -363,14 +399,32 @@ class PatternRegistry(RunStore):
         with self._database.read() as connection:
             return [parsed_pattern(row) for row in connection.execute(query).mappings()]
 
-    def _change(self, pattern_id: str, change: Row) -> bool:
-        """Write changed columns of one pattern; False if it is not there."""
+    def count_unlabeled(self, symbol: str | None = None, timeframe: str | None = None) -> int:
+        """How many patterns have no label by hand.
+
+        Parameters
+        ----------
+        symbol, timeframe : str, optional
+            Only these, as for `get_patterns`.
+
+        Returns
+        -------
+        int
+        """
+        given = {"symbol": symbol, "timeframe": timeframe}
+        conditions = _conditions({name: value for name, value in given.items() if value is not None})
+        query = sa.select(sa.func.count()).where(_PATTERNS.user_label.is_(None), *conditions)
+        with self._database.read() as connection:
+            return int(connection.scalar(query) or 0)
+
+    def _change(self, pattern_id: str, change: Row, seen: Row | None = None) -> bool:
+        """Write changed columns of one pattern; False if it is not there, or not as it was seen."""
         now = _now()
         looked_at = ("user_label", "barrier_outcome", "resolved_at", "trade_outcome", "paper_traded", "live_traded")
         query = sa.select(*(_PATTERNS[name] for name in looked_at)).where(_PATTERNS.pattern_id == pattern_id)
         with self._database.write() as connection:
             old = connection.execute(query).mappings().one_or_none()
-            if old is None:
+            if old is None or any(old[name] != value for name, value in (seen or {}).items()):
                 return False
             if change.get("user_label") in ("win", "loss") and old["resolved_at"] is None:
                 change["resolved_at"] = now
@@ -418,6 +472,12 @@ def _finite(name: str, value: object) -> float:
     ):
         raise DataError(f"{name} is {value!r}. It must be a finite number.")
     return float(value) + 0.0
+
+
+def _label(label: str | None) -> str | None:
+    if label is not None and label not in _LABELS:
+        raise DataError(f"label is {label!r}. It must be 'win', 'loss' or 'ignore', or None to take one back.")
+    return label
 
 
 def _outcome(outcome: float | None) -> Row:

@@ -49,6 +49,7 @@ def render(template: str, **values: Any) -> str:
         "percent": words.percent,
         "reason": words.reason,
         "isoformat": isoformat,
+        "zip": lambda first, second: zip(first, second, strict=True),
     }
     return environment.get_template(template).render(words=words, plotly_js=Markup(get_plotlyjs()), **values)
 

@@ -14,7 +14,7 @@ from qml_plugin.errors import DataError
 from qml_plugin.records import IntArray
 from qml_plugin.report import words
 from qml_plugin.report.reliability import ReliabilityBin
-from qml_plugin.report.views import DecisionCard, EquityView, FeatureView
+from qml_plugin.report.views import DecisionCard, EntryView, EquityView, FeatureView, PatternView
 
 BLUE, ORANGE, SLATE = "#2a7ab9", "#d46a17", "#64748b"
 _GRID, _INK = "#e5e9ef", "#475569"
@@ -112,15 +112,15 @@ def reliability_figure(bins: tuple[ReliabilityBin, ...]) -> go.Figure:
     return figure
 
 
-def candles_figure(card: DecisionCard) -> go.Figure:
+def candles_figure(card: EntryView) -> go.Figure:
     """Candlestick chart around one entry, with its plan, its setup and its exit; what came later is shaded.
 
     Bars stand side by side by position, so nights and weekends leave no gap. Rising bars are hollow, falling filled.
 
     Parameters
     ----------
-    card : DecisionCard
-        The decision; prices in price units.
+    card : EntryView
+        The entry; prices in price units.
 
     Returns
     -------
@@ -151,6 +151,52 @@ def candles_figure(card: DecisionCard) -> go.Figure:
         _shade_future(figure, decision_row + 0.5, n_bars - 0.5)
     _time_axis(figure, card)
     figure.update_yaxes(title_text="price")
+    return figure
+
+
+def pattern_figure(view: PatternView) -> go.Figure:
+    """Chart of a pattern to be labelled: as `candles_figure`, or its setup and its levels alone where there are no bars.
+
+    Parameters
+    ----------
+    view : PatternView
+        Prices in price units.
+
+    Returns
+    -------
+    plotly Figure
+        Without bars, positions count the bars before the decision.
+
+    Point in time
+    -------------
+    Draws all that the view holds, and marks what the decision could not see.
+
+    Raises
+    ------
+    DataError
+        As `candles_figure`.
+    """
+    if view.has_bars:
+        figure = candles_figure(view)
+        span = (view.entry_row, max(view.entry_row + 1, len(view.close) - 1))
+    else:
+        figure = _figure(height=320)
+        _setup(figure, view)
+        span = (0, max(view.n_rows - 1, 1))
+        for name, price, colour, dash in (
+            ("stop", view.stop_px, ORANGE, "dash"),
+            ("target", view.target_px, BLUE, "dot"),
+        ):
+            if math.isfinite(price):
+                _level(figure, name, price, colour, dash, span, (name == "target") == (view.side > 0))
+        rows = np.unique(np.linspace(0, view.n_rows - 1, _N_TICKS).round().astype(int))
+        figure.update_xaxes(
+            title_text="bars before the decision", tickvals=rows, ticktext=[str(view.n_rows - 1 - row) for row in rows],
+            range=[-0.5, span[1] + 0.5],
+        )  # fmt: skip
+        figure.update_yaxes(title_text="price")
+    if math.isfinite(view.entry_px):
+        _level(figure, "entry", view.entry_px, SLATE, "solid", span, view.side > 0)
     return figure
 
 
@@ -294,13 +340,13 @@ def _milliseconds(opened_at: IntArray) -> np.ndarray:
     return np.asarray(opened_at, dtype=np.float64) / 1000
 
 
-def _decision_row(card: DecisionCard) -> int:
+def _decision_row(card: EntryView) -> int:
     """Position of the decision bar in the window; the entry's where the window does not reach back so far."""
     row = int(np.searchsorted(card.opened_at, card.detection_at, side="right")) - 1
     return row if row >= 0 else card.entry_row
 
 
-def _candles(figure: go.Figure, view: DecisionCard | FeatureView) -> None:
+def _candles(figure: go.Figure, view: EntryView | FeatureView) -> None:
     """Candles side by side by position; rising bars are hollow."""
     figure.add_candlestick(
         x=np.arange(len(view.open)), open=view.open, high=view.high, low=view.low, close=view.close, name="price",
@@ -314,7 +360,7 @@ def _candles(figure: go.Figure, view: DecisionCard | FeatureView) -> None:
     )  # fmt: skip
 
 
-def _time_axis(figure: go.Figure, view: DecisionCard | FeatureView) -> None:
+def _time_axis(figure: go.Figure, view: EntryView | FeatureView) -> None:
     """Positions below, times of some of them as labels."""
     n_bars = len(view.open)
     rows = np.unique(np.linspace(0, n_bars - 1, _N_TICKS).round().astype(int))
@@ -328,14 +374,14 @@ def _time_axis(figure: go.Figure, view: DecisionCard | FeatureView) -> None:
     )
 
 
-def _tick(view: DecisionCard | FeatureView, row: int) -> str:
+def _tick(view: EntryView | FeatureView, row: int) -> str:
     """Day and month over the hour, or over the year where bars are days."""
     opened = to_datetime(int(view.opened_at[row]))
     is_daily = not np.any(view.opened_at % _DAY_US)
     return f"{opened:%d %b}<br>{opened:%Y}" if is_daily else f"{opened:%d %b}<br>{opened:%H:%M}"
 
 
-def _check_card(card: DecisionCard) -> None:
+def _check_card(card: EntryView) -> None:
     lengths = {name: len(getattr(card, name)) for name in ("opened_at", "open", "high", "low", "close")}
     n_bars = lengths["open"]
     if len(set(lengths.values())) != 1:
@@ -362,7 +408,7 @@ def _level(
     )  # fmt: skip
 
 
-def _setup(figure: go.Figure, card: DecisionCard) -> None:
+def _setup(figure: go.Figure, card: EntryView) -> None:
     """The setup's points, joined and named."""
     if not card.points:
         return
@@ -381,7 +427,7 @@ def _setup(figure: go.Figure, card: DecisionCard) -> None:
     )
 
 
-def _text_positions(card: DecisionCard) -> list[str]:
+def _text_positions(card: EntryView) -> list[str]:
     """Names above the highs and below the lows, away from the line; at the entry bar, away from its arrow."""
     prices = [px for _, px, _ in card.points]
     around = [prices[max(0, i - 1) : i] + prices[i + 1 : i + 2] for i in range(len(prices))]
@@ -392,7 +438,7 @@ def _text_positions(card: DecisionCard) -> list[str]:
     return ["top center" if above else "bottom center" for above in is_above]
 
 
-def _markers(figure: go.Figure, card: DecisionCard) -> None:
+def _markers(figure: go.Figure, card: EntryView) -> None:
     """An arrow that points at the entry bar in the trade's direction, and a diamond at the exit."""
     row, is_long = card.entry_row, card.side > 0
     figure.add_annotation(

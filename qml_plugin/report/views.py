@@ -70,27 +70,21 @@ class NeighbourView:
     r_multiple: float
 
 
-@dataclass(frozen=True, slots=True)
-class DecisionCard:
-    """Why one decision was made: the chart around the entry, its neighbours, what the model weighed.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryView:
+    """One entry and the bars around it.
 
     The bar arrays cover a window around the entry; ``entry_row`` and ``exit_row`` are positions in that window.
-    ``points`` are (row, price, name) of the setup's geometry. ``contributions`` are log-odds.
+    ``points`` are (row, price, name) of the setup's geometry.
     """
 
     title: str
-    is_synthetic: bool
     pattern_id: str
     strategy: str
     symbol: str
     timeframe: str
     side: int
     detection_at: int
-    action: str
-    reason: str
-    confidence: float | None
-    threshold: float | None
-    model: str | None
     opened_at: IntArray
     open: FloatArray
     high: FloatArray
@@ -103,8 +97,47 @@ class DecisionCard:
     points: tuple[tuple[int, float, str], ...]
     exit_reason: str | None
     r_multiple: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionCard(EntryView):
+    """Why one decision was made: the chart around the entry, its neighbours, what the model weighed.
+
+    ``contributions`` are log-odds.
+    """
+
+    is_synthetic: bool
+    action: str
+    reason: str
+    confidence: float | None
+    threshold: float | None
+    model: str | None
     neighbours: tuple[NeighbourView, ...]
     contributions: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatternView(EntryView):
+    """A registered pattern as a person sees it who is to label it.
+
+    ``entry_row`` is the decision bar. Without bars the arrays are empty, and rows count the bars of the setup: ``n_rows``
+    of them, the decision bar being the last. ``entry_px``, ``stop_px`` and ``target_px`` are NaN where there is none.
+    ``point_words`` names what each of the ``points`` is. ``key_features`` are (feature, value in words).
+    ``is_future_hidden`` tells that nothing later than the decision is in the view.
+    """
+
+    pattern_type: str
+    n_rows: int
+    entry_px: float
+    point_words: tuple[str, ...]
+    key_features: tuple[tuple[str, str], ...]
+    label: str | None
+    trade_outcome: float | None
+    is_future_hidden: bool
+
+    @property
+    def has_bars(self) -> bool:
+        return len(self.close) > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,3 +178,14 @@ class FeatureView:
     close: FloatArray
     values: FloatArray
     distribution: Distribution
+
+
+@dataclass(frozen=True, slots=True)
+class PatternsPage:
+    """Patterns to be labelled; ``commands`` holds what labels each of them, less the label."""
+
+    title: str
+    patterns: tuple[PatternView, ...]
+    commands: tuple[str, ...]
+    n_left: int
+    is_future_hidden: bool

@@ -6,7 +6,7 @@ import math
 
 from markupsafe import Markup
 
-from qml_plugin.report.views import DecisionCard
+from qml_plugin.report.views import DecisionCard, EntryView
 
 MINUS = "\u2212"
 MISSING = Markup('<span class="missing" title="no such figure for this run">\u2013</span>')
@@ -65,12 +65,12 @@ def action(card: DecisionCard) -> str:
     return _ACTIONS.get(card.action, card.action)
 
 
-def side(card: DecisionCard) -> str:
+def side(card: EntryView) -> str:
     """Direction of the entry."""
     return "long" if card.side > 0 else "short"
 
 
-def outcome(card: DecisionCard) -> str:
+def outcome(card: EntryView) -> str:
     """How the entry ended under its label rule."""
     if card.exit_reason is None:
         return "The outcome was still open when the run ended."

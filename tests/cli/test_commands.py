@@ -61,7 +61,7 @@ def is_refused(answer, code, message):
 
 def test_the_commands():
     assert {" ".join(path) for path, command in commands() if not hasattr(command, "commands")} == {
-        "demo", "stats", "similar", "warmup", "db migrate", "db info", "db backup", "db restore", "db doctor", "db export",
+        "demo", "stats", "similar", "label", "warmup", "db migrate", "db info", "db backup", "db restore", "db doctor", "db export",
         "db import", "features list", "features show", "features compute", "features redundancy",
     }  # fmt: skip
 
@@ -96,7 +96,8 @@ def test_help_tells_defaults_and_the_environment(qml):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["demo", "--help"], ["similar", "--help"], ["features", "show", "--help"]]
+    "arguments",
+    [["--help"], ["demo", "--help"], ["similar", "--help"], ["features", "show", "--help"], ["label", "--help"]],
 )
 def test_help_loads_nothing_heavy(arguments):
     code = (

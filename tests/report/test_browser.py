@@ -6,16 +6,23 @@ import subprocess
 
 import pytest
 
+from qml_plugin.report.label_page import write_label_page
 from qml_plugin.report.page import write_page
 from tests.report import samples
+from tests.report.test_label_page import page as label_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
-def test_every_figure_is_drawn(tmp_path):
-    page = write_page(samples.page(), tmp_path / "page.html")
+@pytest.mark.parametrize(
+    "write",
+    [lambda path: write_page(samples.page(), path), lambda path: write_label_page(label_page(), path)],
+    ids=["demo", "label"],
+)
+def test_every_figure_is_drawn(tmp_path, write):
+    page = write(tmp_path / "page.html")
     command = [
         CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
         "--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=10000", "--dump-dom",
