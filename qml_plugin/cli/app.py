@@ -11,6 +11,7 @@ import typer
 
 from qml_plugin import __version__
 from qml_plugin.cli.features import features_app, warmup
+from qml_plugin.cli.models import models_app, train
 from qml_plugin.cli.terminal import (
     AsJson,
     ProgressLine,
@@ -36,6 +37,7 @@ app = typer.Typer(
 db_app = typer.Typer(no_args_is_help=True, help="The database: its schema version, its size, its upgrade.")
 app.add_typer(db_app, name="db")
 app.add_typer(features_app, name="features")
+app.add_typer(models_app, name="models")
 
 Db = Annotated[str, typer.Option("--db", metavar="URL", help="Registry to read.", envvar="QML_DB")]
 
@@ -157,6 +159,7 @@ def similar(
         say("No pattern of that side had a known outcome before this one.")
 
 
+app.command()(train)
 app.command()(warmup)
 
 
