@@ -115,9 +115,10 @@ def mismatch(wanted: Sequence[str], given: Sequence[str]) -> str | None:
             more = f" and {len(names) - _N_NAMED} more" if len(names) > _N_NAMED else ""
             parts.append(f"{kind} {', '.join(map(repr, names[:_N_NAMED]))}{more}")
     if not any(kinds.values()):
-        place = next((i for i, pair in enumerate(zip(wanted, given, strict=False)) if pair[0] != pair[1]), len(wanted))
-        found = repr(given[place]) if place < len(given) else "nothing"
-        parts.append(f"in another order: {found} where {wanted[min(place, len(wanted) - 1)]!r} belongs")
+        twice = next((name for name in given if given.count(name) > 1), None)
+        place = next((at for at, name in enumerate(wanted) if given[at : at + 1] != [name]), 0)
+        order = f"in another order: {given[place]!r} where {wanted[place]!r} belongs"
+        parts.append(order if twice is None else f"{twice!r} more than once")
     return "; ".join(parts)
 
 
