@@ -70,7 +70,7 @@ def test_no_bit_of_a_card_may_change():
         damaged[place] ^= 1 << rng.integers(7)
         if damaged[place : place + 1].isspace() and text[place : place + 1].isspace():
             continue
-        with pytest.raises(ModelLoadError, match="the card is no|the card is not as it was|the card holds"):
+        with pytest.raises(ModelLoadError, match=r"the card is no|the card is not as it was|the card holds"):
             ModelCard.from_json(bytes(damaged), "the card")
 
 
@@ -108,7 +108,18 @@ def test_other_suffixes_are_refused(name):
 
 @pytest.mark.parametrize(
     "path",
-    ["../../etc/passwd", "models/../../m.ubj", "/etc/m.ubj", "", "..\\m.ubj", "C:\\m.ubj", "C:m.ubj", "\\\\host\\m.ubj", "a\0.ubj", ".."],
+    [
+        "../../etc/passwd",
+        "models/../../m.ubj",
+        "/etc/m.ubj",
+        "",
+        "..\\m.ubj",
+        "C:\\m.ubj",
+        "C:m.ubj",
+        "\\\\host\\m.ubj",
+        "a\0.ubj",
+        "..",
+    ],
 )
 def test_a_stored_path_that_leaves_the_folder_is_refused(path, tmp_path):
     with pytest.raises(ModelLoadError, match="leaves the folder of the registry"):

@@ -80,7 +80,7 @@ def test_a_damaged_file_is_told_by_its_hash(model, damage):
 def test_a_damaged_file_is_refused_though_its_hash_fits(model, damage):
     model.write_bytes(DAMAGES[damage](model.read_bytes()))
     seal(model)
-    with pytest.raises(ModelLoadError, match="refused: it is (no whole|empty)|begins with|bytes follow the end"):
+    with pytest.raises(ModelLoadError, match=r"refused: it is (no whole|empty)|begins with|bytes follow the end"):
         XGBoostPredictor.load(model)
 
 
@@ -100,14 +100,16 @@ def test_whole_files_of_something_else_are_no_models(tmp_path, name, content):
     copy.copy(predictor()).save(path)
     path.write_bytes(content)
     seal(path)
-    with pytest.raises(ModelLoadError, match="cannot be read by XGBoost|no whole JSON"):
+    with pytest.raises(ModelLoadError, match=r"cannot be read by XGBoost|no whole JSON"):
         XGBoostPredictor.load(path)
 
 
 def test_where_xgboost_itself_would_end_the_process_it_is_not_asked():
     # What the look at the structure is for: XGBoost 3.2 aborts on an empty buffer.
     done = subprocess.run(
-        [sys.executable, "-c", "import xgboost; xgboost.Booster().load_model(bytearray())"], capture_output=True, check=False
+        [sys.executable, "-c", "import xgboost; xgboost.Booster().load_model(bytearray())"],
+        capture_output=True,
+        check=False,
     )
     if done.returncode >= 0:
         pytest.skip(f"XGBoost {xgboost.__version__} no longer dies of it")
@@ -168,7 +170,9 @@ def test_a_pickle_is_refused_and_never_run(tmp_path, suffix):
         path.write_bytes(content)
         card = seal(tmp_path / "m.ubj", sha256=hashlib.sha256(content).hexdigest())
         for given in (None, card):
-            with pytest.raises(ModelLoadError, match="Pickles and joblib files are never read|begins with .* a model begins"):
+            with pytest.raises(
+                ModelLoadError, match=r"Pickles and joblib files are never read|begins with .* a model begins"
+            ):
                 XGBoostPredictor.load(path, card=given, force=True)
         assert not marker.exists()
 
@@ -188,7 +192,10 @@ def test_a_model_of_a_newer_xgboost_is_refused_unless_forced(model):
     major = int(xgboost.__version__.split(".")[0])
     card = read_card(card_path(model))
     seal(model, versions={**card.versions, "xgboost": f"{major + 1}.0.0"})
-    with pytest.raises(ModelLoadError, match=rf"written by XGBoost {major + 1}\.0\.0, and {xgboost.__version__} is installed.*force=True"):
+    with pytest.raises(
+        ModelLoadError,
+        match=rf"written by XGBoost {major + 1}\.0\.0, and {xgboost.__version__} is installed.*force=True",
+    ):
         XGBoostPredictor.load(model)
     X = world()[0]
     assert XGBoostPredictor.load(model, force=True).predict(X).tobytes() == predictor().predict(X).tobytes()
@@ -203,7 +210,9 @@ def test_a_model_of_this_major_or_an_older_one_is_read(model, version):
 def test_a_model_of_features_that_are_computed_otherwise_now_is_refused_unless_forced(model):
     features = dict(zip(NAMES, CATALOGUE.versions.values(), strict=False))
     seal(model, features=features, feature_set="e" * 64)
-    with pytest.raises(FeatureMismatch, match="was trained without ctx_.* and .* more; with unknown f0, f1.*force=True"):
+    with pytest.raises(
+        FeatureMismatch, match=r"was trained without ctx_.* and .* more; with unknown f0, f1.*force=True"
+    ):
         XGBoostPredictor.load(model)
     assert XGBoostPredictor.load(model, force=True).card.feature_set == "e" * 64
 
@@ -219,7 +228,9 @@ def test_a_model_of_another_objective_is_refused(model):
     other = xgboost.train({"objective": "reg:squarederror", "nthread": 1}, data, 2)
     model.write_bytes(other.save_raw("ubj"))
     seal(model)
-    with pytest.raises(ModelLoadError, match="has the objective 'reg:squarederror'. A confidence needs 'binary:logistic'"):
+    with pytest.raises(
+        ModelLoadError, match=r"has the objective 'reg:squarederror'. A confidence needs 'binary:logistic'"
+    ):
         XGBoostPredictor.load(model)
 
 

@@ -57,7 +57,11 @@ def test_no_figure_of_a_block_changes_when_what_is_known_later_does():
     features[later] = 9.0
     is_win[later] = ~is_win[later]
     second = _walk_forward(features, is_win, weight, known_at, resolved_at, 3)
-    for one, two in zip((first.score, first.confidence, first.base_rate), (second.score, second.confidence, second.base_rate), strict=True):
+    for one, two in zip(
+        (first.score, first.confidence, first.base_rate),
+        (second.score, second.confidence, second.base_rate),
+        strict=True,
+    ):
         assert one[:400].tobytes() == two[:400].tobytes()
         assert not np.array_equal(one[500:], two[500:])
 
@@ -184,12 +188,12 @@ def test_values_that_are_no_finite_number_are_refused(value, message):
     row = world()[0].iloc[0].to_dict() | {"f2": value}
     with pytest.raises(DataError, match=message):
         predictor().predict(row)
-    with pytest.raises(DataError, match="infinite or beyond|no number"):
+    with pytest.raises(DataError, match=r"infinite or beyond|no number"):
         predictor().predict(pd.DataFrame([row]))
 
 
 def test_what_is_no_row_is_refused():
-    with pytest.raises(DataError, match="row is a list. Pass a mapping or Series"):
+    with pytest.raises(DataError, match=r"row is a list. Pass a mapping or Series"):
         predictor().predict([1.0] * 8)
 
 
@@ -205,8 +209,15 @@ def test_before_training_there_is_nothing(tmp_path):
 def test_an_entry_before_the_last_outcome_is_refused():
     X = world()[0]
     row, at = X.iloc[0], predictor().card.trained_through
-    for as_of in (at - 1, to_datetime(at - 1), to_datetime(at - 1).isoformat(), to_datetime(at - 1).replace(tzinfo=UTC)):
-        with pytest.raises(LookAheadError, match="an entry of .* was to be scored by a model that has seen outcomes known at"):
+    for as_of in (
+        at - 1,
+        to_datetime(at - 1),
+        to_datetime(at - 1).isoformat(),
+        to_datetime(at - 1).replace(tzinfo=UTC),
+    ):
+        with pytest.raises(
+            LookAheadError, match=r"an entry of .* was to be scored by a model that has seen outcomes known at"
+        ):
             predictor().predict(row, as_of=as_of)
     for as_of in (at, at + 1, to_datetime(at), pd.Timestamp(at, unit="us", tz="UTC").tz_convert("America/New_York")):
         assert predictor().predict(row, as_of=as_of) == predictor().predict(row)
@@ -222,7 +233,7 @@ def test_one_early_entry_among_many_is_enough():
 
 @pytest.mark.parametrize("as_of", ["yesterday-ish", pd.NaT, [datetime(2024, 1, 1), "x"]])
 def test_a_moment_that_is_none_is_refused(as_of):
-    with pytest.raises(DataError, match="as_of is .* It must be a"):
+    with pytest.raises(DataError, match=r"as_of is .* It must be a"):
         predictor().predict(world()[0].iloc[0], as_of=as_of)
 
 
@@ -272,7 +283,9 @@ def test_a_table_carries_its_rows_through_a_choice_of_them():
 
     X, y, known_at, resolved_at = world()
     ids = tuple(f"p{place}" for place in range(len(y)))
-    rows = TrainingRows(ids, ("A",) * 300, ("1h",) * 300, ("S",) * 300, known_at, resolved_at, dict.fromkeys(NAMES, "v"))
+    rows = TrainingRows(
+        ids, ("A",) * 300, ("1h",) * 300, ("S",) * 300, known_at, resolved_at, dict.fromkeys(NAMES, "v")
+    )
     X = X.set_axis(pd.Index(ids))
     X.attrs.update(feature_set="e" * 64, rows=rows)
     whole = XGBoostPredictor(seed=3).train(X, y)
