@@ -16,7 +16,7 @@ models_app = typer.Typer(no_args_is_help=True, help="Frozen models: files of the
 
 DEFAULT_DB = "sqlite:///results/experiments.db"
 Db = Annotated[str, typer.Option("--db", metavar="URL", help="Registry to use.", envvar="QML_DB")]
-ModelId = Annotated[str, typer.Argument(metavar="MODEL_ID", help="Id of a model, as `qml models list` prints it.")]
+ModelId = Annotated[str, typer.Argument(metavar="MODEL_ID", help="Id of a model, as the command list prints it.")]
 
 
 @models_app.command("list")
