@@ -270,3 +270,24 @@ class KnownPatterns:
             confidence=np.empty(0),
             features=np.empty((0, n_features), np.float32),
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingRows:
+    """What the rows of a table of training data are, one entry a pattern, and the versions of its columns in order.
+
+    The interval of a label is [``known_at``, ``resolved_at``]. It travels in the ``attrs`` of a DataFrame, which copies
+    them deeply at every step; being frozen it is handed on as it is.
+    """
+
+    pattern_id: tuple[str, ...]
+    symbol: tuple[str, ...]
+    timeframe: tuple[str, ...]
+    strategy: tuple[str, ...]
+    known_at: IntArray
+    resolved_at: IntArray
+    versions: Mapping[str, str | None]
+
+    def __deepcopy__(self, memo: object) -> TrainingRows:
+        """Itself."""
+        return self

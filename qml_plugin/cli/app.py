@@ -12,6 +12,7 @@ import typer
 from qml_plugin import __version__
 from qml_plugin.cli.features import features_app, warmup
 from qml_plugin.cli.label import label
+from qml_plugin.cli.models import models_app, train
 from qml_plugin.cli.terminal import (
     DEFAULT_DB,
     AsJson,
@@ -37,6 +38,7 @@ app = typer.Typer(
 db_app = typer.Typer(no_args_is_help=True, help="The database: its schema version, its size, its upgrade.")
 app.add_typer(db_app, name="db")
 app.add_typer(features_app, name="features")
+app.add_typer(models_app, name="models")
 
 
 def _print_version(is_asked: bool) -> None:
@@ -157,6 +159,7 @@ def similar(
 
 
 app.command()(label)
+app.command()(train)
 app.command()(warmup)
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qml_plugin.errors import RegistryCorrupt
+from qml_plugin.errors import ModelLoadError, RegistryCorrupt
+from qml_plugin.model_files import ModelCard, inside
 from qml_plugin.registry.rows import feature_vector, row_sha256
 
 _BYTES_AT_ONCE = 1 << 20
@@ -77,13 +78,23 @@ def diff_fault(row: Mapping[str, Any]) -> str | None:
 
 
 def model_fault(row: Mapping[str, Any], folder: Path) -> str | None:
-    """What is wrong with the file of a row of ``ml_model_versions``; a relative path starts at `folder`."""
-    file = folder / row["model_path"]
+    """What is wrong with a row of ``ml_model_versions`` and its file, which is looked for inside `folder` only."""
+    model_id = row["model_id"]
+    try:
+        file = inside(folder, row["model_path"])
+    except ModelLoadError as error:
+        return f"model {model_id}: {error}"
     if not file.is_file():
-        return f"the file of model {row['model_id']} is missing: {file}"
+        return f"the file of model {model_id} is missing: {file}"
     if row["sha256"] is not None and file_sha256(file) != row["sha256"]:
-        return f"the file of model {row['model_id']} is not the one that was registered: {file} has another SHA-256"
-    return None
+        return f"the file of model {model_id} is not the one that was registered: {file} has another SHA-256"
+    if row["card_json"] is None:
+        return None
+    try:
+        card = ModelCard.from_json(row["card_json"], f"the card of model {model_id}")
+    except ModelLoadError as error:
+        return str(error)
+    return None if card.sha256 == row["sha256"] else f"the card of model {model_id} describes another file"
 
 
 ROW_FAULTS: Mapping[str, Callable[[Mapping[str, Any]], str | None]] = {

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
+from qml_plugin.clock import from_datetime
 from qml_plugin.errors import RegistryCorrupt
-from qml_plugin.records import KnownPatterns
+from qml_plugin.records import KnownPatterns, TrainingRows
 from qml_plugin.registry import feature_sets
 from qml_plugin.registry.rows import copied_vectors, feature_vector, known_columns
 from qml_plugin.registry.schema import ml_pattern_registry
@@ -72,18 +73,21 @@ def known_of(
 
 
 def training_columns(
-    connection: sa.Connection, feature_set: str, names: Sequence[str], as_of: datetime | None
-) -> tuple[list[str], np.ndarray, np.ndarray, datetime | None]:
-    """Ids, features, wins and the last ``resolved_at`` of the patterns whose result was known at `as_of`."""
+    connection: sa.Connection, feature_set: str, versions: feature_sets.Versions, as_of: datetime | None
+) -> tuple[TrainingRows, np.ndarray, np.ndarray]:
+    """What the patterns are whose result was known at `as_of`, their features, and which of them are wins."""
     conditions = () if as_of is None else (_PATTERNS.resolved_at <= as_of,)
-    query = _ordered(sa.select(_PATTERNS.pattern_id, RESULT == "win", _PATTERNS.features_f32), feature_set, conditions)
-    rows = connection.execute(query).all()
-    ids = [row[0] for row in rows]
-    features = _features(connection, feature_set, names, ids, [row[2] for row in rows])
-    last = sa.select(sa.func.max(_PATTERNS.resolved_at)).where(
-        _PATTERNS.feature_set == feature_set, IS_KNOWN, *conditions
+    columns = ("pattern_id", "symbol", "timeframe", "strategy", "known_at", "resolved_at")
+    query = sa.select(*(_PATTERNS[name] for name in columns), RESULT == "win", _PATTERNS.features_f32)
+    rows = connection.execute(_ordered(query, feature_set, conditions)).all()
+    ids, symbols, timeframes, strategies, known, resolved, wins, copies = zip(*rows, strict=True) if rows else ((),) * 8
+    features = _features(connection, feature_set, list(versions), ids, copies)
+    known_at, resolved_at = (np.array([from_datetime(at) for at in times], np.int64) for times in (known, resolved))
+    return (
+        TrainingRows(ids, symbols, timeframes, strategies, known_at, resolved_at, versions),
+        features,
+        np.array(wins, np.int64),
     )
-    return ids, features, np.array([row[1] for row in rows], np.int64), connection.scalar(last)
 
 
 def _ordered(query: sa.Select[Any], feature_set: str, conditions: Sequence[sa.ColumnElement[bool]]) -> sa.Select[Any]:

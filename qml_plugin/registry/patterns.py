@@ -18,6 +18,7 @@ from qml_plugin.records import IntArray, KnownPatterns
 from qml_plugin.registry import feature_sets
 from qml_plugin.registry.given import feature_vector_of, given_pattern, moment
 from qml_plugin.registry.known import IS_KNOWN, known_of, training_columns
+from qml_plugin.registry.models import ModelStore
 from qml_plugin.registry.registering import change_rows, register
 from qml_plugin.registry.rows import parsed_pattern, pattern_rows
 from qml_plugin.registry.run_rows import Row
@@ -30,8 +31,8 @@ MIN_LABELS = 30
 _FILTERS = ("symbol", "timeframe", "pattern_type", "strategy", "side")
 
 
-class PatternRegistry(RunStore):
-    """A database of registered patterns, runs and decisions.
+class PatternRegistry(RunStore, ModelStore):
+    """A database of registered patterns, runs, decisions and models.
 
     A new file is created with its tables, and so are the folders above it. Nothing is held open between calls: an
     object on a file may be pickled, and used after a fork or from several threads.
@@ -233,7 +234,8 @@ class PatternRegistry(RunStore):
         -------
         X : DataFrame of shape (n_patterns, n_features), float32
             Columns in catalogue order, index ``pattern_id``, rows ordered by ``resolved_at``; NaN is missing.
-            ``X.attrs`` holds ``feature_set`` and ``trained_through`` (last ``resolved_at``, naive UTC).
+            ``X.attrs`` holds ``feature_set``, ``trained_through`` (last ``resolved_at``, naive UTC) and ``rows`` (a
+            `TrainingRows`: symbol, timeframe, strategy and label interval of each row).
         y : ndarray of shape (n_patterns,), int64
             1 is a win, 0 a loss. A label given by hand decides, else the barrier's outcome; ``"ignore"`` leaves out.
 
@@ -251,18 +253,20 @@ class PatternRegistry(RunStore):
         feature_set, versions = feature_sets.catalogue()
         until = None if as_of is None else to_datetime(moment(as_of, "as_of"))
         with self._database.read() as connection:
-            ids, features, wins, last = training_columns(connection, feature_set, list(versions), until)
-            if len(ids) < min_labels:
-                raise DataError(self._too_few(connection, feature_set, len(ids), min_labels, until))
-        if until is None and last is not None and last > _now():
+            rows, features, wins = training_columns(connection, feature_set, versions, until)
+            if len(wins) < min_labels:
+                raise DataError(self._too_few(connection, feature_set, len(wins), min_labels, until))
+        last = to_datetime(rows.resolved_at[-1])
+        if until is None and last > _now():
             warnings.warn(
                 f"the last result became known at {last:%Y-%m-%d %H:%M}, later than now: asked without as_of, the training "
                 "data hold results from the future. Pass as_of=.",
                 UserWarning,
                 stacklevel=2,
             )
-        X = pd.DataFrame(features, index=pd.Index(ids, name="pattern_id", dtype=object), columns=list(versions))
-        X.attrs.update(feature_set=feature_set, trained_through=last)
+        index = pd.Index(rows.pattern_id, name="pattern_id", dtype=object)
+        X = pd.DataFrame(features, index=index, columns=list(versions))
+        X.attrs.update(feature_set=feature_set, trained_through=last, rows=rows)
         return X, wins
 
     def find_similar_patterns(

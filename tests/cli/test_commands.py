@@ -63,6 +63,7 @@ def test_the_commands():
     assert {" ".join(path) for path, command in commands() if not hasattr(command, "commands")} == {
         "demo", "stats", "similar", "label", "warmup", "db migrate", "db info", "db backup", "db restore", "db doctor", "db export",
         "db import", "features list", "features show", "features compute", "features redundancy",
+        "train", "models list", "models show", "models activate", "models retire",
     }  # fmt: skip
 
 

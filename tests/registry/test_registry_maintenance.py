@@ -344,7 +344,7 @@ def test_an_import_is_what_was_exported_value_for_value(exported, path, tmp_path
     assert counts == {table: len(rows) for table, rows in dump(path).items() if table != "schema_migrations"}
     assert min(counts.values()) >= 1
     (finding,) = doctor(f"sqlite:///{other}", deep=True)["damages"]
-    assert "model m is missing" in finding
+    assert "model m: the stored model_path '../m.json' is refused" in finding
     export_registry(f"sqlite:///{other}", tmp_path / "again")
     for file in exported.glob("*.parquet"):
         assert pq.read_table(file).equals(pq.read_table(tmp_path / "again" / file.name)) or file.stem == "run_returns"
