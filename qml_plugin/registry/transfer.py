@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import sqlalchemy as sa
 
-from qml_plugin.errors import DataError, RegistryCorrupt, RegistryError
+from qml_plugin.errors import DataError, ModelLoadError, RegistryCorrupt, RegistryError
+from qml_plugin.model_files import inside, read_model, write_whole
 from qml_plugin.registry import feature_sets
 from qml_plugin.registry.checks import ROW_FAULTS, file_sha256, pattern_fault
 from qml_plugin.registry.connection import open_database
 from qml_plugin.registry.migrations import ensure_current, latest_revision
-from qml_plugin.registry.schema import metadata, ml_pattern_registry
+from qml_plugin.registry.schema import metadata, ml_model_versions, ml_pattern_registry
 
 _FORMAT = "qml_plugin registry 1"
 _MANIFEST = "manifest.json"
@@ -39,6 +41,8 @@ _KINDS: tuple[tuple[type[sa.types.TypeEngine[Any]], pa.DataType], ...] = (
 
 def export_registry(url: str, folder: Path | str, *, busy_timeout_s: float = 20.0) -> dict[str, int]:
     """Write every table as ``<table>.parquet``, and ``manifest.json`` with the schema, row counts and SHA-256.
+
+    The files of models go along in ``models``. One that is missing or damaged stays behind with a warning.
 
     Parameters
     ----------
@@ -70,6 +74,7 @@ def export_registry(url: str, folder: Path | str, *, busy_timeout_s: float = 20.
         partial.mkdir(parents=True)
         with database.read() as connection:
             counts = {str(table.name): _write_table(connection, table, partial) for table in _TABLES}
+            _carry_models(connection, lambda: database.folder, lambda: partial)
         tables = {name: {"rows": n, "sha256": file_sha256(_file(partial, name))} for name, n in counts.items()}
         manifest = {
             "format": _FORMAT,
@@ -90,7 +95,8 @@ def import_registry(url: str, folder: Path | str, *, busy_timeout_s: float = 20.
     """Fill an empty registry from an export: all of it, or nothing.
 
     The files are taken for hostile: only the tables of this schema with exactly their columns are read, each file must
-    have the hash that the manifest tells, and each row must pass the database's own conditions and its own hash.
+    have the hash that the manifest tells, and each row must pass the database's own conditions and its own hash. Files of
+    models are copied to the folder beside the database; one that is not what its row says stays behind with a warning.
 
     Parameters
     ----------
@@ -125,9 +131,26 @@ def import_registry(url: str, folder: Path | str, *, busy_timeout_s: float = 20.
                     )
             for table in _TABLES:
                 _read_table(connection, table, source, expected[table.name])
+            _carry_models(connection, lambda: source, lambda: database.folder)
     except (pa.ArrowException, OSError) as error:
         raise _refused(source, f"a file cannot be read: {error}") from error
     return {name: said["rows"] for name, said in expected.items()}
+
+
+def _carry_models(connection: sa.Connection, source: Callable[[], Path], target: Callable[[], Path]) -> None:
+    """Copy the files of the registered models; a warning for each that is not the one registered, which stays behind."""
+    columns = (ml_model_versions.c.model_id, ml_model_versions.c.model_path, ml_model_versions.c.sha256)
+    for model_id, model_path, sha256 in connection.execute(sa.select(*columns)).all():
+        try:
+            content, file = read_model(inside(source(), model_path), sha256), inside(target(), model_path)
+            if file.exists() and file.read_bytes() != content:
+                raise ModelLoadError(f"{file} is there with other bytes, and was not overwritten")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_whole({file: content})
+        except ModelLoadError as error:
+            warnings.warn(
+                f"model {model_id} goes without its file: {error}", RuntimeWarning, stacklevel=3
+            )  # fmt: skip
 
 
 def _file(folder: Path, table: str) -> Path:

@@ -37,6 +37,8 @@ from tests.registry.registry_samples import (
 )
 from tests.registry.test_registry_frozen import FROZEN
 
+pytestmark = pytest.mark.filterwarnings("ignore:model m1? goes without its file")
+
 
 def names_in(folder):
     return sorted(item.name for item in folder.iterdir())

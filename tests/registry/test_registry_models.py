@@ -11,13 +11,17 @@ import threading
 from dataclasses import replace
 from datetime import datetime
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from qml_plugin.errors import DataError, ModelLoadError, RegistryError
 from qml_plugin.model_files import ModelCard
 from qml_plugin.registry import PatternRegistry
 from qml_plugin.registry.maintenance import doctor
+from qml_plugin.registry.transfer import export_registry, import_registry
 from tests.registry.registry_samples import dump, execute, finish, start
+from tests.registry.test_registry_maintenance import sign
 from tests.test_model_files import CARD, ubj
 
 
@@ -386,3 +390,59 @@ def test_a_model_on_a_server_lies_in_the_results_of_the_current_folder(tmp_path,
         assert registry.active_model("Cross", "1h")["card"].sha256 == card.sha256
         assert damages(url) == []
         assert registry.retire_model(ids[1])
+
+
+# Export and import
+
+
+def test_an_export_carries_the_files_of_models(registry, add, url, tmp_path):
+    ids = [add(0), add(1, timeframe="4h")]
+    registry.activate_model(ids[1])
+    export_registry(url, tmp_path / "out")
+    there = f"sqlite:///{tmp_path}/there/x.db"
+    import_registry(there, tmp_path / "out")
+    assert damages(there) == []
+    other = PatternRegistry(there)
+    assert other.active_model("Cross", "4h")["path"] == tmp_path / "there" / "models" / f"{ids[1]}.ubj"
+    assert other.get_model(ids[0])["path"].read_bytes() == registry.get_model(ids[0])["path"].read_bytes()
+
+
+def test_a_damaged_model_stays_behind_with_a_warning(registry, add, url, tmp_path):
+    model_id = add()
+    registry.get_model(model_id)["path"].write_bytes(b"junk")
+    with pytest.warns(RuntimeWarning, match=f"model {model_id} goes without its file: .*SHA-256"):
+        export_registry(url, tmp_path / "out")
+    assert not (tmp_path / "out" / "models").exists()
+
+
+@pytest.mark.parametrize("damage", ["pickle", "gone", "elsewhere"])
+def test_a_hostile_file_of_a_model_is_not_imported(registry, add, url, tmp_path, damage):
+    model_id = add()
+    export_registry(url, tmp_path / "out")
+    file = tmp_path / "out" / "models" / f"{model_id}.ubj"
+    if damage == "pickle":
+        file.write_bytes(pickle.dumps({"x": 1}))
+    elif damage == "gone":
+        file.unlink()
+    else:
+        rows = pq.read_table(tmp_path / "out" / "ml_model_versions.parquet")
+        at = rows.schema.get_field_index("model_path")
+        pq.write_table(
+            rows.set_column(at, "model_path", pa.array(["../../x.ubj"])), tmp_path / "out" / "ml_model_versions.parquet"
+        )
+        sign(tmp_path / "out", "ml_model_versions")
+    there = tmp_path / "there" / "x.db"
+    with pytest.warns(RuntimeWarning, match=f"model {model_id} goes without its file"):
+        import_registry(f"sqlite:///{there}", tmp_path / "out")
+    assert [item.name for item in there.parent.iterdir()] == [there.name]
+    assert damages(f"sqlite:///{there}") != []
+
+
+def test_an_import_overwrites_no_file_of_another_registry(registry, add, url, tmp_path):
+    model_id = add()
+    export_registry(url, tmp_path / "out")
+    (tmp_path / "there" / "models").mkdir(parents=True)
+    (tmp_path / "there" / "models" / f"{model_id}.ubj").write_bytes(b"mine")
+    with pytest.warns(RuntimeWarning, match="is there with other bytes, and was not overwritten"):
+        import_registry(f"sqlite:///{tmp_path}/there/x.db", tmp_path / "out")
+    assert (tmp_path / "there" / "models" / f"{model_id}.ubj").read_bytes() == b"mine"
