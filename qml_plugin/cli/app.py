@@ -11,8 +11,11 @@ import typer
 
 from qml_plugin import __version__
 from qml_plugin.cli.features import features_app, warmup
+from qml_plugin.cli.runs import runs_app
 from qml_plugin.cli.terminal import (
+    DEFAULT_DB,
     AsJson,
+    Db,
     ProgressLine,
     number,
     percent,
@@ -21,8 +24,6 @@ from qml_plugin.cli.terminal import (
     say,
     telling_of_compilation,
 )
-
-DEFAULT_DB = "sqlite:///results/experiments.db"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,8 +37,7 @@ app = typer.Typer(
 db_app = typer.Typer(no_args_is_help=True, help="The database: its schema version, its size, its upgrade.")
 app.add_typer(db_app, name="db")
 app.add_typer(features_app, name="features")
-
-Db = Annotated[str, typer.Option("--db", metavar="URL", help="Registry to read.", envvar="QML_DB")]
+app.add_typer(runs_app, name="runs")
 
 
 def _print_version(is_asked: bool) -> None:

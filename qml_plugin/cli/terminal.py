@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Annotated, Any
@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+DEFAULT_DB = "sqlite:///results/experiments.db"
+Db = Annotated[str, typer.Option("--db", metavar="URL", help="Registry to read.", envvar="QML_DB")]
 _COMPILE_SECONDS = 20
 
 
@@ -58,6 +60,17 @@ def say(text: str = "") -> None:
     typer.echo(text)
 
 
+def inert(text: str, keep: str = "") -> str:
+    """Text that no terminal obeys: what is not printable is written as an escape, but for the characters to `keep`.
+
+    >>> inert("a\\x1b[2J")
+    'a\\\\x1b[2J'
+    """
+    return "".join(
+        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode() for char in text
+    )
+
+
 def percent(value: float | None) -> str:
     """A fraction as percent; a dash for None."""
     return "–" if value is None else f"{number(100 * value, 1)} %"
@@ -72,7 +85,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     """A table as wide as it needs to be; on a terminal that is narrower, a paragraph a row instead."""
     from rich.measure import Measurement
 
-    console, wide = Console(highlight=False), Console(width=10_000, highlight=False)
+    console, wide = Console(highlight=False, emoji=False), Console(width=10_000, highlight=False, emoji=False)
     cells = [[_cell(value) for value in row] for row in rows]
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
@@ -92,9 +105,26 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
 def _cell(value: object) -> str:
     from rich.markup import escape
 
-    return escape(
-        "–" if value is None else value.isoformat(" ", "minutes") if isinstance(value, datetime) else str(value)
-    )
+    return escape(inert(text_of(value)))
+
+
+def text_of(value: object) -> str:
+    """A value in words: a dash for None, a time to the minute."""
+    return "–" if value is None else value.isoformat(" ", "minutes") if isinstance(value, datetime) else str(value)
+
+
+def print_groups(groups: Mapping[str, Mapping[str, object]]) -> None:
+    """Names and values under a heading a group; groups without any are left out."""
+    first = True
+    for heading, values in groups.items():
+        if not values:
+            continue
+        say(heading if first else f"\n{heading}")
+        first = False
+        names = {name: inert(name) for name in values}
+        width = max(map(len, names.values()))
+        for name, value in values.items():
+            say(f"  {names[name]:<{width}}  {inert(text_of(value))}")
 
 
 def print_mapping(values: dict[str, Any], as_json: bool) -> None:

@@ -23,6 +23,7 @@ _RUNS = experiments.c
 # A run on a host that cannot be seen from here counts as dead when it has been silent for this long.
 SILENT = timedelta(hours=1)
 STATES = ("running", "finished", "failed", "interrupted")
+_LONGEST_ID = 200
 _LATEST_FIRST = (sa.func.coalesce(_RUNS.finished_at, _RUNS.started_at).desc(), _RUNS.run_id)
 
 
@@ -99,6 +100,9 @@ class RunLedger:
         DataError
             If there is no such run, or there are several.
         """
+        missing = f"run {run_id[:_LONGEST_ID]!a} is not in {self._database.name}. `qml runs list` names those that are."
+        if not run_id or not run_id.isprintable() or len(run_id) > _LONGEST_ID:
+            raise DataError(missing)
         with self._database.read() as connection:
             begins = _RUNS.run_id.startswith(run_id, autoescape=True)
             found = connection.execute(
@@ -109,10 +113,8 @@ class RunLedger:
                 .limit(3)
             ).mappings().all()  # fmt: skip
             found = [row for row in found if row["run_id"] == run_id] or found
-            if not run_id or not found:
-                raise DataError(
-                    f"run {run_id!r} is not in {self._database.name}. `qml runs list` names those that are."
-                )
+            if not found:
+                raise DataError(missing)
             if len(found) > 1:
                 several = ", ".join(row["run_id"] for row in found)
                 raise DataError(f"run {run_id!r} is not one run: {several} … begin so. Give more of the id.")
@@ -160,6 +162,8 @@ class RunLedger:
             (_RUNS.status, status),
             (_RUNS.data_hash, data_hash),
         )
+        if any(value is not None and not _is_storable(value) for _, value in asked):
+            return []
         conditions = [column == value for column, value in asked if value is not None]
         with self._database.read() as connection:
             return list(newest_runs(connection, limit, *conditions))
@@ -303,6 +307,11 @@ def _keep_diff(connection: sa.Connection, run: Run) -> None:
 def _n_trials(connection: sa.Connection, strategy_name: str, data_hash: str) -> int:
     is_trial = (_RUNS.strategy_name == strategy_name, _RUNS.data_hash == data_hash)
     return int(connection.scalar(sa.select(sa.func.count()).select_from(experiments).where(*is_trial)) or 0)
+
+
+def _is_storable(text: str) -> bool:
+    """Whether a database can hold the text at all: neither half a character nor a NUL."""
+    return "\0" not in text and text.encode("utf-8", "ignore").decode() == text
 
 
 def _name_of(strategy: str | type) -> str:
