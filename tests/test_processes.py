@@ -13,7 +13,9 @@ import pytest
 from qml_plugin import processes
 from qml_plugin.processes import Process
 
-SAYS = "from qml_plugin.processes import Process; p = Process.own(); print(p.host, p.pid, p.started, sep='|', flush=True)"
+SAYS = (
+    "from qml_plugin.processes import Process; p = Process.own(); print(p.host, p.pid, p.started, sep='|', flush=True)"
+)
 
 
 @pytest.fixture
@@ -84,7 +86,9 @@ def test_a_fork_is_a_process_of_its_own():
 def test_a_name_with_parentheses_and_spaces_is_no_trap(tmp_path):
     program = tmp_path / "a) S 1 (b"
     program.symlink_to(sys.executable)
-    process = subprocess.Popen([program, "-c", "print(1, flush=True); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [program, "-c", "print(1, flush=True); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     try:
         assert process.stdout.readline() == b"1\n"
         started = processes._started(process.pid)

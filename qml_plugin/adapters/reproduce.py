@@ -212,7 +212,9 @@ def _argument(run: Mapping[str, Any], name: str, value: object, default: object)
 
 def _compared(registry: PatternRegistry, run: Mapping[str, Any], memory: RunMemory) -> list[Comparison]:
     recorded, again = run["metrics"], dict(memory.run.metrics or {})
-    found = [Comparison(name, recorded.get(name), _plain(again.get(name))) for name in dict.fromkeys([*recorded, *again])]
+    found = [
+        Comparison(name, recorded.get(name), _plain(again.get(name))) for name in dict.fromkeys([*recorded, *again])
+    ]
     rows = {row["pattern_id"]: tuple(row[name] for name in _DECIDED) for row in registry.get_decisions(run["run_id"])}
     table = {
         decision.pattern_id: (

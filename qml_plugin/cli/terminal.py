@@ -89,7 +89,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     cells = [[_cell(value) for value in row] for row in rows]
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(_cell(column), overflow="fold")
     for row in cells:
         table.add_row(*row)
     if not console.is_terminal:
@@ -98,7 +98,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
         console.print(table)
     else:
         for first, *others in cells:
-            facts = [f"[dim]{column}[/] {text}" for column, text in zip(columns[1:], others, strict=True)]
+            facts = [f"[dim]{_cell(column)}[/] {text}" for column, text in zip(columns[1:], others, strict=True)]
             console.print(f"[bold]{first}[/]", " · ".join(facts), soft_wrap=False)
 
 

@@ -259,7 +259,9 @@ def find_series(ledger: RunLedger, strategy: str, *, data_hash: str | None = Non
         If it was run on none such, or on several; the message names them.
     """
     runs = ledger.get_runs(ALL, strategy=strategy, symbol=symbol)
-    found: dict[str, ParsedRun] = {run["data_hash"]: run for run in runs if data_hash is None or run["data_hash"].startswith(data_hash)}
+    found: dict[str, ParsedRun] = {
+        run["data_hash"]: run for run in runs if data_hash is None or run["data_hash"].startswith(data_hash)
+    }
     if not found:
         asked = [
             f"{name} {value!r}" for name, value in (("symbol", symbol), ("data hash", data_hash)) if value is not None

@@ -100,9 +100,13 @@ def test_the_bars_of_the_fractional_host_scale_to_the_same_bits():
         bits = _inverse(prices * unit, prices * unit / unit, lambda px, unit=unit: px * unit)
         assert np.array_equal(bits * unit, prices * unit)
         decimals = np.round(prices, 5)
-        assert np.array_equal(_inverse(decimals * unit, decimals * unit / unit, lambda px, unit=unit: px * unit), decimals)
+        assert np.array_equal(
+            _inverse(decimals * unit, decimals * unit / unit, lambda px, unit=unit: px * unit), decimals
+        )
     volume = np.array([0.0, 1.0, np.nan, 123456789.0])
-    assert np.array_equal(_inverse(volume / 1e-8, volume / 1e-8 * 1e-8, lambda traded: traded / 1e-8), volume, equal_nan=True)
+    assert np.array_equal(
+        _inverse(volume / 1e-8, volume / 1e-8 * 1e-8, lambda traded: traded / 1e-8), volume, equal_nan=True
+    )
 
 
 @pytest.mark.parametrize("tz", ["America/New_York", "UTC", "Asia/Kolkata"])
@@ -244,7 +248,9 @@ def test_a_relabelled_pattern_of_the_snapshot_is_named(goog, url):
     found = reproduce(url, run_id)
     (change,) = found.changes
     n_patterns = registry.get_run(run_id)["snapshot_patterns"]
-    assert change.startswith(f"registry: {n_patterns} known patterns up to its commit 1, and they are not the {n_patterns}")
+    assert change.startswith(
+        f"registry: {n_patterns} known patterns up to its commit 1, and they are not the {n_patterns}"
+    )
     assert "relabelled" in change
 
 
@@ -284,10 +290,14 @@ def test_what_no_record_can_hold_is_refused(goog, url):
         return 0.001 * abs(order_size) * price
 
     run_id = ran(goog.iloc[:60], url, names=by_size)
-    with pytest.raises(DataError, match=f"run {run_id} had the parameter names='.*by_size@.*', which a record can name"):
+    with pytest.raises(
+        DataError, match=f"run {run_id} had the parameter names='.*by_size@.*', which a record can name"
+    ):
         reproduce(url, run_id)
     run_id = ran(goog.iloc[:60], url, options=OPTIONS | {"commission": by_size})
-    with pytest.raises(DataError, match=f"run {run_id} had commission='.*by_size@.*', which a record can name but not hold"):
+    with pytest.raises(
+        DataError, match=f"run {run_id} had commission='.*by_size@.*', which a record can name but not hold"
+    ):
         reproduce(url, run_id)
 
 

@@ -38,8 +38,14 @@ def test_ids_are_as_short_as_tells_them_apart():
 
 
 def test_only_what_differs_is_told(registry):
-    save(registry, run=make_run("a", params=host_params(fast=5, slow=20), metrics={"n": 1, "same": 2}, versions={"numpy": "2"}))
-    save(registry, run=make_run("b", params=host_params(fast=7, slow=20), metrics={"n": 3, "same": 2}, versions={"numpy": "3"}))
+    save(
+        registry,
+        run=make_run("a", params=host_params(fast=5, slow=20), metrics={"n": 1, "same": 2}, versions={"numpy": "2"}),
+    )
+    save(
+        registry,
+        run=make_run("b", params=host_params(fast=7, slow=20), metrics={"n": 3, "same": 2}, versions={"numpy": "3"}),
+    )
     save(registry, run=make_run("c", params=host_params(fast=5, slow=20), metrics={"n": 1, "same": 2}, data_bars=7, git_hash="e"))  # fmt: skip
     found = differences([registry.get_run(name) for name in "abc"])
     assert [(one.group, one.what, one.values) for one in found] == [
@@ -206,7 +212,9 @@ def test_a_series_is_found_by_what_is_told(trials):
     assert find_series(trials, "Else") == "d" * 64
     assert find_series(trials, "Cross", symbol="MSFT") == "e" * 64
     assert find_series(trials, "Cross", data_hash="ddd") == "d" * 64
-    with pytest.raises(DataError, match="strategy 'Cross' was run on 2 series: .*'MSFT', '1h', 1000 bars.* Name one: --data-hash"):
+    with pytest.raises(
+        DataError, match="strategy 'Cross' was run on 2 series: .*'MSFT', '1h', 1000 bars.* Name one: --data-hash"
+    ):
         find_series(trials, "Cross")
     with pytest.raises(DataError, match="strategy 'Cross' has no run of symbol 'X' and data hash 'f'"):
         find_series(trials, "Cross", symbol="X", data_hash="f")

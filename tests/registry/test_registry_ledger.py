@@ -316,7 +316,9 @@ def test_decisions_come_back_as_they_were_made(registry):
         take(patterns[1]),
         take(patterns[2], contributions=(("b", -0.5), ("a", 0.25))),
     ]
-    save(registry, patterns, decisions=decisions, returns={patterns[0].pattern_id: -0.125, patterns[1].pattern_id: None})
+    save(
+        registry, patterns, decisions=decisions, returns={patterns[0].pattern_id: -0.125, patterns[1].pattern_id: None}
+    )
     found = {row["pattern_id"]: row for row in registry.get_decisions("run-1")}
     assert list(found) == sorted(pattern.pattern_id for pattern in patterns)
     first = found[patterns[0].pattern_id]
