@@ -22,7 +22,7 @@ _LONGEST_NAME = 250
 _LONGEST_PARAM = 6_000
 _LONGEST_TAG = 5_000
 _MOST_PARAMS = 100
-_REFUSED_IN_NAMES = re.compile(r"[^A-Za-z0-9_.\- ]")
+_REFUSED_IN_NAMES = re.compile(r"^\.|[^A-Za-z0-9_.\- ]")
 _PARAM_GROUPS = ("parameters", "settings", "host")
 _TAG_GROUPS = ("run", "data", "code", "libraries", "snapshot")
 
@@ -147,8 +147,8 @@ def _tags(run: Mapping[str, Any], groups: Mapping[str, Mapping[str, object]]) ->
 
 
 def _name(text: str) -> str:
-    """A name that MLflow takes, another for every text."""
-    name = _REFUSED_IN_NAMES.sub(lambda found: f"_x{ord(found[0]):x}_", text)
+    """A name that MLflow takes."""
+    name = _REFUSED_IN_NAMES.sub(lambda found: f"_x{ord(found[0]):x}_", text) or "_"
     if len(name) <= _LONGEST_NAME:
         return name
     return f"{name[: _LONGEST_NAME - 17]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"

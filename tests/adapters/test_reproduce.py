@@ -305,7 +305,7 @@ def test_a_host_of_ones_own_is_refused(goog, url):
     class Mine(Backtest): ...
 
     run_id = ran(goog.iloc[:100], url, host=Mine)
-    with pytest.raises(DataError, match="the run used Mine, a host of its own. Only Backtest and FractionalBacktest"):
+    with pytest.raises(DataError, match=r"the run used Mine, a host of its own. Only Backtest and FractionalBacktest"):
         reproduce(url, run_id)
 
 
@@ -344,7 +344,7 @@ def test_a_class_that_cannot_be_found_is_refused(goog, url):
     class Local(EveryFifth): ...
 
     run_id = ran(goog.iloc[:60], url, Local)
-    with pytest.raises(DataError, match="there is no class at .*<locals>.Local"):
+    with pytest.raises(DataError, match=r"there is no class at .*<locals>.Local"):
         reproduce(url, run_id)
     with pytest.raises(DataError, match=r"there is no class at 'nowhere:Local'"):
         reproduce(url, run_id, strategy="nowhere:Local")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -65,7 +66,19 @@ def test_the_list_is_a_line_a_run(qml, url, runs):
     code, out, err = qml("runs", "list", "--db", url)
     assert (code, err) == (0, "")
     header, *lines = out.splitlines()
-    assert header.split() == "run when strategy symbol tf mode status entries trades return Sharpe".split()
+    assert header.split() == [
+        "run",
+        "when",
+        "strategy",
+        "symbol",
+        "tf",
+        "mode",
+        "status",
+        "entries",
+        "trades",
+        "return",
+        "Sharpe",
+    ]
     assert [line.split()[0] for line in lines] == [run["run_id"][:8] for run in runs]
     metrics = runs[0]["metrics"]
     assert lines[0].split()[3:] == [
@@ -100,7 +113,7 @@ def test_runs_that_did_not_finish_are_listed_without_figures(qml, own):
     save(own, run=ended("failed", "failed-1"))
     _, out, _ = qml("runs", "list", "--db", own.url)
     nothing = ["–"] * 4
-    assert {line.split()[0]: line.split()[5:] for line in out.splitlines()[1:]} == {
+    assert {line.split()[0]: line.split()[6:] for line in out.splitlines()[1:]} == {
         "running-": ["–", "running", *nothing],
         "failed-1": ["–", "failed", *nothing],
     }
@@ -113,7 +126,18 @@ def test_a_run_is_shown_whole(qml, url, runs):
     code, out, err = qml("runs", "show", runs[0]["run_id"][:8], "--db", url)
     assert (code, err) == (0, "")
     headings = [line for line in out.splitlines() if line and not line.startswith(" ")]
-    assert headings == "run parameters settings host data code libraries snapshot metrics trials".split()
+    assert headings == [
+        "run",
+        "parameters",
+        "settings",
+        "host",
+        "data",
+        "code",
+        "libraries",
+        "snapshot",
+        "metrics",
+        "trials",
+    ]
     said = {line.split()[0]: " ".join(line.split()[1:]) for line in out.splitlines() if line.startswith("  ")}
     run = runs[0]
     for column in (
@@ -253,7 +277,7 @@ def test_a_strategy_of_the_current_folder_is_found_by_the_installed_command(url,
         "from tests.adapters import reproduced\nclass EveryFifth(reproduced.EveryFifth): every = 3\n"
     )
     command = [QML, "runs", "reproduce", runs[1]["run_id"], "--strategy", "mine:EveryFifth", "--db", url]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p) + os.pathsep + os.getcwd()}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p) + os.pathsep + str(Path.cwd())}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert "changed  code: the source of EveryFifth is another" in done.stdout

@@ -90,7 +90,7 @@ def test_parameters_of_another_making_and_runs_without_metrics(registry):
 def test_fewer_than_two_runs_are_no_comparison(registry, names):
     for name in "ab":
         save(registry, run=make_run(name))
-    with pytest.raises(DataError, match="runs cannot be compared. Name at least two, each once"):
+    with pytest.raises(DataError, match=r"runs cannot be compared. Name at least two, each once"):
         differences([registry.get_run(name) for name in names])
 
 
@@ -185,7 +185,7 @@ def test_short_names_are_those_of_real_metrics(goog, url):
 
 @pytest.mark.parametrize("metric", ["sharp", "", "[red]", "\x1b[2J", "' OR 1=1"])
 def test_a_metric_that_no_run_has_is_refused_with_those_there_are(trials, metric):
-    with pytest.raises(DataError, match="no finished run has the metric .* Those there are: 'max_drawdown_frac', 'n_trades', 'sharpe_annual'") as caught:  # fmt: skip
+    with pytest.raises(DataError, match=r"no finished run has the metric .* Those there are: 'max_drawdown_frac', 'n_trades', 'sharpe_annual'") as caught:  # fmt: skip
         best_runs(trials, metric)
     assert "\x1b" not in str(caught.value)
     assert ("Did you mean 'sharpe'?" in str(caught.value)) == (metric == "sharp")
@@ -201,7 +201,7 @@ def test_nothing_to_rank(registry):
     registry.start_run(begun())
     with pytest.raises(DataError, match="there is no finished run to rank by 'sharpe'"):
         best_runs(registry, "sharpe")
-    with pytest.raises(DataError, match="n is 0. Ask for at least 1 run"):
+    with pytest.raises(DataError, match=r"n is 0. Ask for at least 1 run"):
         best_runs(registry, "sharpe", n=0)
 
 
@@ -213,7 +213,7 @@ def test_a_series_is_found_by_what_is_told(trials):
     assert find_series(trials, "Cross", symbol="MSFT") == "e" * 64
     assert find_series(trials, "Cross", data_hash="ddd") == "d" * 64
     with pytest.raises(
-        DataError, match="strategy 'Cross' was run on 2 series: .*'MSFT', '1h', 1000 bars.* Name one: --data-hash"
+        DataError, match=r"strategy 'Cross' was run on 2 series: .*'MSFT', '1h', 1000 bars.* Name one: --data-hash"
     ):
         find_series(trials, "Cross")
     with pytest.raises(DataError, match="strategy 'Cross' has no run of symbol 'X' and data hash 'f'"):

@@ -88,7 +88,7 @@ def test_only_a_running_run_is_started(registry, status):
 
 
 def test_a_running_run_is_not_closed(registry):
-    with pytest.raises(DataError, match="run run-1 is running. `start_run` records a run that begins"):
+    with pytest.raises(DataError, match=r"run run-1 is running. `start_run` records a run that begins"):
         save(registry, run=begun())
     assert registry.get_runs() == []
 
@@ -269,7 +269,7 @@ def test_a_run_is_found_by_its_first_characters(registry):
         save(registry, run=make_run(run_id))
     assert registry.get_run("abc-1")["run_id"] == "abc-1"
     assert registry.get_run("abd")["run_id"] == "abd"
-    with pytest.raises(DataError, match="run 'abc' is not one run: abc-1, abc-2 … begin so. Give more of the id"):
+    with pytest.raises(DataError, match=r"run 'abc' is not one run: abc-1, abc-2 … begin so. Give more of the id"):
         registry.get_run("abc")
 
 
@@ -283,7 +283,7 @@ def test_a_run_is_found_by_its_first_characters(registry):
 )  # fmt: skip
 def test_a_hostile_run_id_finds_nothing_and_does_nothing(registry, run_id):
     save(registry, run=make_run())
-    with pytest.raises(DataError, match="is not in .*registry.db. `qml runs list` names those that are") as caught:
+    with pytest.raises(DataError, match=r"is not in .*registry.db. `qml runs list` names those that are") as caught:
         registry.get_run(run_id)
     assert "\x1b" not in str(caught.value)
     assert "\udcff" not in str(caught.value)
@@ -305,7 +305,7 @@ def test_runs_are_listed_by_what_is_asked(registry):
     assert found(symbol="X", status="running") == ["c"]
     assert found(data_hash="e" * 64) == ["b"]
     assert found(strategy="' OR 1=1 --") == found(symbol="%") == found(strategy="\udcff", symbol="\x00") == []
-    with pytest.raises(DataError, match="status 'done' is unknown. Use one of 'running', 'finished'"):
+    with pytest.raises(DataError, match=r"status 'done' is unknown. Use one of 'running', 'finished'"):
         registry.get_runs(status="done")
 
 
