@@ -22,8 +22,10 @@ from qml_plugin.errors import DataError
 from qml_plugin.features import CATALOGUE
 from qml_plugin.records import BarrierRule
 from qml_plugin.registry import PatternRegistry
+from qml_plugin.registry.run_rows import as_recorded
 
 _DECIDED = ("action", "confidence", "reason", "threshold", "model", "base_rate", "n_known", "trade_return")
+_NAMED = re.compile(r"@[0-9a-f]{64}$|^<.*>$")
 _RULE = re.compile(r"barrier\(stop=(.+)atr,target=(.+)atr,max=(\d+)bars\)")
 
 
@@ -146,11 +148,13 @@ def _run_again(cls: type, frame: pd.DataFrame, run: Mapping[str, Any], start: St
             f"run {run['run_id']} had {unknown[0]}={options[unknown[0]]!r}, which a record can name but not hold. Run the "
             "script that made it."
         )
-    host = host_cls(frame, cls, **options)
-    if start is not None:
-        host._qml_start = start
+    if isinstance(options["commission"], list):
+        options["commission"] = tuple(options["commission"])  # JSON has no tuples
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the host says what it said the first time
+        host = host_cls(frame, cls, **options)
+        if start is not None:
+            host._qml_start = start
         stats = host.run(**_parameters(cls, run))
     memory: RunMemory = stats["_strategy"].qml
     return memory
@@ -177,10 +181,12 @@ def _parameters(cls: type, run: Mapping[str, Any]) -> dict[str, object]:
     barriers = BarrierRule(float(rule[1]), float(rule[2]), int(rule[3]))
     if str(getattr(cls, "barriers", None)) == str(barriers):
         barriers = cls.barriers  # type: ignore[attr-defined]  # the text has six digits
+    defaults = {name: getattr(cls, name) for name in run["params"]["strategy"] if hasattr(cls, name)}
+    plain = as_recorded({name: provenance.plain(value) for name, value in defaults.items()})
     own = {
-        name: value
+        name: _argument(run, name, value, defaults[name])
         for name, value in run["params"]["strategy"].items()
-        if hasattr(cls, name) and provenance.plain(getattr(cls, name)) != value
+        if name in defaults and plain[name] != value
     }
     return {
         **own, **settings, "barriers": barriers, "symbol": run["symbol"], "timeframe": run["timeframe"],
@@ -188,9 +194,27 @@ def _parameters(cls: type, run: Mapping[str, Any]) -> dict[str, object]:
     }  # fmt: skip
 
 
+def _argument(run: Mapping[str, Any], name: str, value: object, default: object) -> object:
+    """A recorded parameter as the strategy took it."""
+    if isinstance(value, list) and isinstance(default, tuple):
+        return tuple(value)
+    if not isinstance(value, str) or isinstance(default, str):
+        return value
+    if value in ("inf", "-inf", "nan"):
+        return float(value)
+    if default is None and not _NAMED.search(value):
+        return value
+    raise DataError(
+        f"run {run['run_id']} had the parameter {name}={value!r}, which a record can name but not hold. Run the script "
+        "that made it."
+    )
+
+
 def _compared(registry: PatternRegistry, run: Mapping[str, Any], memory: RunMemory) -> list[Comparison]:
     recorded, again = run["metrics"], dict(memory.run.metrics or {})
-    found = [Comparison(name, recorded.get(name), again.get(name)) for name in dict.fromkeys([*recorded, *again])]
+    found = [
+        Comparison(name, recorded.get(name), _plain(again.get(name))) for name in dict.fromkeys([*recorded, *again])
+    ]
     rows = {row["pattern_id"]: tuple(row[name] for name in _DECIDED) for row in registry.get_decisions(run["run_id"])}
     table = {
         decision.pattern_id: (
@@ -253,7 +277,7 @@ def _changes(
             f"registry: {start.snapshot.n_patterns} known patterns up to its commit {run['snapshot_seq']}, and they are not "
             f"the {run['snapshot_patterns']} that the run started from (relabelled, deleted, or recorded anew)"
         )
-    again: Any = now.params["strategy"]
+    again: Any = as_recorded(now.params)["strategy"]
     params = {name: value for name, value in run["params"]["strategy"].items() if again.get(name) != value}
     changes += [f"parameter: {name} cannot be set to {value!r} again" for name, value in params.items()]
     return changes

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from qml_plugin import provenance
 from qml_plugin.adapters import closing
@@ -34,6 +35,7 @@ _METRICS = {
     "Sharpe Ratio": ("sharpe_annual", 1.0),
     "# Trades": ("n_trades", 1.0),
 }
+_DIGITS = 15  # as many as a float64 always holds
 _SIGN_OF_LIFE_US = 60_000_000
 _TABLE = [
     "pattern_id", "detection_time", "side", "pattern_type", "action", "reason", "confidence", "model", "n_known",
@@ -313,6 +315,8 @@ def _is_behaviour(value: object) -> bool:
 def _host_options(backtest: Any) -> dict[str, object]:
     options = {key: value for key, value in backtest._broker.keywords.items() if key != "index"}
     options |= {"finalize_trades": backtest._finalize_trades, "host": type(backtest).__name__}
+    if hasattr(backtest, "_fractional_unit"):
+        options["fractional_unit"] = backtest._fractional_unit
     return {name: provenance.plain(value) for name, value in options.items()}
 
 
@@ -334,10 +338,26 @@ def _bar_returns(stats: pd.Series) -> FloatArray:
 
 
 def _unscaled(frame: pd.DataFrame, unit: float) -> pd.DataFrame:
-    """Market prices of a frame that the fractional host has scaled."""
+    """Market prices of a frame that the fractional host has scaled: such as it would scale to the same bits again."""
     if unit == 1.0:
         return frame
-    return frame.assign(**{name: frame[name] / unit for name in PRICES}, Volume=frame["Volume"] * unit)
+    prices = {name: _inverse(frame[name].to_numpy(float), frame[name] / unit, lambda px: px * unit) for name in PRICES}
+    volume = frame["Volume"].to_numpy(float)
+    return frame.assign(**prices, Volume=_inverse(volume, volume * unit, lambda traded: traded / unit))
+
+
+def _inverse(scaled: FloatArray, estimate: ArrayLike, scale: Callable[[FloatArray], FloatArray]) -> FloatArray:
+    """What `scale` maps to `scaled`, to the last bit, at most two places from the estimate; a short decimal if one does."""
+    found = np.array(estimate, dtype=np.float64)
+    candidates = [found]
+    for toward in (-np.inf, np.inf):
+        near = np.nextafter(found, toward)
+        candidates += [near, np.nextafter(near, toward)]
+    with np.errstate(all="ignore"):
+        magnitude = 10.0 ** (_DIGITS - 1 - np.floor(np.log10(np.abs(found))))
+        for candidate in (*reversed(candidates), np.round(found * magnitude) / magnitude):
+            found = np.where(scale(candidate) == scaled, candidate, found)
+    return found
 
 
 def _rescaled(setup: Setup, unit: float) -> Setup:

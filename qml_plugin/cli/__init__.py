@@ -20,5 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except QmlError as error:
         if "--debug" in arguments:
             raise
-        sys.stderr.write(f"qml: {error}\n")
+        from qml_plugin.cli.terminal import inert
+
+        sys.stderr.write(inert(f"qml: {error}\n", keep="\n\t"))
         sys.exit(next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), 1))

@@ -13,6 +13,7 @@ from qml_plugin import __version__
 from qml_plugin.cli.features import features_app, warmup
 from qml_plugin.cli.label import label
 from qml_plugin.cli.models import models_app, train
+from qml_plugin.cli.runs import runs_app
 from qml_plugin.cli.terminal import (
     DEFAULT_DB,
     AsJson,
@@ -39,6 +40,7 @@ db_app = typer.Typer(no_args_is_help=True, help="The database: its schema versio
 app.add_typer(db_app, name="db")
 app.add_typer(features_app, name="features")
 app.add_typer(models_app, name="models")
+app.add_typer(runs_app, name="runs")
 
 
 def _print_version(is_asked: bool) -> None:

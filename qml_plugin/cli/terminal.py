@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Annotated, Any
@@ -60,6 +60,17 @@ def say(text: str = "") -> None:
     typer.echo(text)
 
 
+def inert(text: str, keep: str = "") -> str:
+    """Text that no terminal obeys: what is not printable is written as an escape, but for the characters to `keep`.
+
+    >>> inert("a\\x1b[2J")
+    'a\\\\x1b[2J'
+    """
+    return "".join(
+        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode() for char in text
+    )
+
+
 def percent(value: float | None) -> str:
     """A fraction as percent; a dash for None."""
     return "–" if value is None else f"{number(100 * value, 1)} %"
@@ -74,11 +85,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     """A table as wide as it needs to be; on a terminal that is narrower, a paragraph a row instead."""
     from rich.measure import Measurement
 
-    console, wide = Console(highlight=False), Console(width=10_000, highlight=False)
+    console, wide = Console(highlight=False, emoji=False), Console(width=10_000, highlight=False, emoji=False)
     cells = [[_cell(value) for value in row] for row in rows]
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(_cell(column), overflow="fold")
     for row in cells:
         table.add_row(*row)
     if not console.is_terminal:
@@ -87,16 +98,33 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
         console.print(table)
     else:
         for first, *others in cells:
-            facts = [f"[dim]{column}[/] {text}" for column, text in zip(columns[1:], others, strict=True)]
+            facts = [f"[dim]{_cell(column)}[/] {text}" for column, text in zip(columns[1:], others, strict=True)]
             console.print(f"[bold]{first}[/]", " · ".join(facts), soft_wrap=False)
 
 
 def _cell(value: object) -> str:
     from rich.markup import escape
 
-    return escape(
-        "–" if value is None else value.isoformat(" ", "minutes") if isinstance(value, datetime) else str(value)
-    )
+    return escape(inert(text_of(value)))
+
+
+def text_of(value: object) -> str:
+    """A value in words: a dash for None, a time to the minute."""
+    return "–" if value is None else value.isoformat(" ", "minutes") if isinstance(value, datetime) else str(value)
+
+
+def print_groups(groups: Mapping[str, Mapping[str, object]]) -> None:
+    """Names and values under a heading a group; groups without any are left out."""
+    first = True
+    for heading, values in groups.items():
+        if not values:
+            continue
+        say(heading if first else f"\n{heading}")
+        first = False
+        names = {name: inert(name) for name in values}
+        width = max(map(len, names.values()))
+        for name, value in values.items():
+            say(f"  {names[name]:<{width}}  {inert(text_of(value))}")
 
 
 def print_mapping(values: dict[str, Any], as_json: bool) -> None:

@@ -85,19 +85,38 @@ def write_features(bars: Bars, path: Path, step: Step = lambda done, total, text
     index = pd.DatetimeIndex(bars.opened_at.view("M8[us]"), tz="UTC", name="opened_at")
     frame = pd.DataFrame(out, index=index, columns=CATALOGUE.names, copy=False)
     frame.attrs["feature_set"] = CATALOGUE.feature_set
+    write_table(frame, path, step)
+    return Written(n, len(CATALOGUE), n_finite / out.size)
+
+
+def write_table(frame: pd.DataFrame, path: Path, step: Step = lambda done, total, text: None) -> None:
+    """Write a frame and its index to a file that `check_target` has passed, whole or not at all.
+
+    Parameters
+    ----------
+    frame : DataFrame
+    path : Path
+        ``.parquet``, or ``.csv`` with empty cells for NaN.
+    step : callable, optional
+        Called with rows done, rows in all and what is being done.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be written; an earlier one is intact.
+    """
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         if path.suffix.lower() == ".csv":
             _write_csv(frame, scratch, step)
         else:
-            step(n, n, "writing")
+            step(len(frame), len(frame), "writing")
             frame.to_parquet(scratch)
         scratch.replace(path)
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error}. Free space there, or choose another folder.") from error
     finally:
         scratch.unlink(missing_ok=True)
-    return Written(n, len(CATALOGUE), n_finite / out.size)
 
 
 def _write_csv(frame: pd.DataFrame, path: Path, step: Step) -> None:

@@ -23,6 +23,7 @@ _RUNS = experiments.c
 # A run on a host that cannot be seen from here counts as dead when it has been silent for this long.
 SILENT = timedelta(hours=1)
 STATES = ("running", "finished", "failed", "interrupted")
+_LONGEST_ID = 200
 _LATEST_FIRST = (sa.func.coalesce(_RUNS.finished_at, _RUNS.started_at).desc(), _RUNS.run_id)
 
 
@@ -99,6 +100,9 @@ class RunLedger:
         DataError
             If there is no such run, or there are several.
         """
+        missing = f"run {run_id[:_LONGEST_ID]!a} is not in {self._database.name}. `qml runs list` names those that are."
+        if not run_id or not run_id.isprintable() or len(run_id) > _LONGEST_ID:
+            raise DataError(missing)
         with self._database.read() as connection:
             begins = _RUNS.run_id.startswith(run_id, autoescape=True)
             found = connection.execute(
@@ -109,10 +113,8 @@ class RunLedger:
                 .limit(3)
             ).mappings().all()  # fmt: skip
             found = [row for row in found if row["run_id"] == run_id] or found
-            if not run_id or not found:
-                raise DataError(
-                    f"run {run_id!r} is not in {self._database.name}. `qml runs list` names those that are."
-                )
+            if not found:
+                raise DataError(missing)
             if len(found) > 1:
                 several = ", ".join(row["run_id"] for row in found)
                 raise DataError(f"run {run_id!r} is not one run: {several} … begin so. Give more of the id.")
@@ -160,6 +162,8 @@ class RunLedger:
             (_RUNS.status, status),
             (_RUNS.data_hash, data_hash),
         )
+        if any(value is not None and not _is_storable(value) for _, value in asked):
+            return []
         conditions = [column == value for column, value in asked if value is not None]
         with self._database.read() as connection:
             return list(newest_runs(connection, limit, *conditions))
@@ -209,14 +213,15 @@ class RunLedger:
         strategy : str or type
             Name of the strategy's class, or the class.
         data : str, Bars or DataFrame
-            The ``data_hash`` of a run, or the bars.
+            The ``data_hash`` of a run, or the bars. A DataFrame is read as a run of the class reads it, by its ``timeframe``
+            and ``bar_label``; where only a name is given, by the defaults of these.
 
         Returns
         -------
         int
         """
         with self._database.read() as connection:
-            return _n_trials(connection, _name_of(strategy), _hash_of(data))
+            return _n_trials(connection, _name_of(strategy), _hash_of(data, strategy))
 
     def trial_returns(self, strategy: str | type, data: str | Bars | pd.DataFrame) -> pd.DataFrame:
         """Returns of all trials of a strategy on a series, a column a trial.
@@ -232,7 +237,7 @@ class RunLedger:
             Fractions by bar, from bar 1 on (the index); columns are run ids in order of their start. Trials that did not
             finish left no returns and have no column: `n_trials` counts them.
         """
-        is_trial = (_RUNS.strategy_name == _name_of(strategy), _RUNS.data_hash == _hash_of(data))
+        is_trial = (_RUNS.strategy_name == _name_of(strategy), _RUNS.data_hash == _hash_of(data, strategy))
         query = (
             sa.select(_RUNS.run_id, run_returns.c.returns_f64, run_returns.c.first_bar)
             .join(run_returns, run_returns.c.run_id == _RUNS.run_id)
@@ -305,14 +310,23 @@ def _n_trials(connection: sa.Connection, strategy_name: str, data_hash: str) -> 
     return int(connection.scalar(sa.select(sa.func.count()).select_from(experiments).where(*is_trial)) or 0)
 
 
+def _is_storable(text: str) -> bool:
+    """Whether a database can hold the text at all: neither half a character nor a NUL."""
+    return "\0" not in text and text.encode("utf-8", "ignore").decode() == text
+
+
 def _name_of(strategy: str | type) -> str:
     return strategy if isinstance(strategy, str) else strategy.__name__
 
 
-def _hash_of(data: str | Bars | pd.DataFrame) -> str:
+def _hash_of(data: str | Bars | pd.DataFrame, strategy: str | type) -> str:
+    """The hash of bars as a run of the strategy sees them: its own timeframe and meaning of stamps count."""
     if isinstance(data, str):
         return data
-    return (data if isinstance(data, Bars) else bars_from_frame(data, symbol="")).sha256()
+    if isinstance(data, Bars):
+        return data.sha256()
+    timeframe, bar_label = getattr(strategy, "timeframe", None), getattr(strategy, "bar_label", "open")
+    return bars_from_frame(data, symbol="", timeframe=timeframe, bar_label=bar_label).sha256()
 
 
 def _now() -> datetime:

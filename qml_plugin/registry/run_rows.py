@@ -159,6 +159,12 @@ def _canonical_json(params: Mapping[str, object]) -> str:
     return to_json(_spelled_out(params), "params of the run")
 
 
+def as_recorded(params: Mapping[str, object]) -> Row:
+    """Parameters as a recorded run gives them back: numbers that JSON lacks are words."""
+    recorded: Row = orjson.loads(_canonical_json(params))
+    return recorded
+
+
 def _spelled_out(value: object) -> object:
     """The value with numbers that JSON lacks written as words."""
     if isinstance(value, Mapping):

@@ -64,6 +64,7 @@ def test_the_commands():
         "demo", "stats", "similar", "label", "warmup", "db migrate", "db info", "db backup", "db restore", "db doctor", "db export",
         "db import", "features list", "features show", "features compute", "features redundancy",
         "train", "models list", "models show", "models activate", "models retire",
+        "runs list", "runs show", "runs compare", "runs best", "runs reproduce", "runs returns", "runs export-mlflow",
     }  # fmt: skip
 
 
