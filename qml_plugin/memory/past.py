@@ -52,7 +52,7 @@ class Past:
         self._n_wins = 0
         self._epoch_size = 0
         self._scaler: Scaler | None = None
-        self._stores: dict[int, tuple[VectorStore, list[int]]] = {}
+        self._stores: dict[int, VectorStore] = {}
         self._scored: list[int] = []
         self.model: ConfidenceModel | None = None
         self.break_even = math.nan
@@ -172,16 +172,15 @@ class Past:
         for side in (+1, -1):
             own = [i for i, position in enumerate(positions) if self._rows[position].side == side]
             if own:
-                store, places = self._stores.setdefault(side, (VectorStore(vectors.shape[1]), []))
-                store.add(vectors[own], np.array([self._rows[positions[i]].resolved_at for i in own]))
-                places.extend(positions[i] for i in own)
+                store = self._stores.setdefault(side, VectorStore(vectors.shape[1]))
+                places = [positions[i] for i in own]
+                store.add(vectors[own], ids=places, resolved_at=[self._rows[place].resolved_at for place in places])
 
     def _nearest(self, vector: NDArray[np.float32], side: int, as_of: int, k: int) -> tuple[list[Resolved], FloatArray]:
         if side not in self._stores:
             return [], np.empty(0)
-        store, places = self._stores[side]
-        hits = store.search(vector, as_of=as_of, k=k)
-        return [self._rows[places[row]] for row in hits.rows], hits.distances
+        hits = self._stores[side].search(vector, as_of=as_of, k=k)
+        return [self._rows[place] for place in hits.ids], hits.distances
 
     def _training_inputs(self, rows: Sequence[Resolved], vectors: NDArray[np.float32], k: int) -> NDArray[np.float32]:
         """Features, side and neighbour summaries, each row's neighbours as of the moment it was decided."""
