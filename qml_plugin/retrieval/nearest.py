@@ -70,9 +70,8 @@ class Candidates:
 
     def taken(self, name: str) -> NDArray[Any]:
         """A column of the candidates."""
-        return np.concatenate(
-            [piece.block.columns[name][rows] for piece, rows in zip(self.pieces, self.rows, strict=True)]
-        )
+        parts = [piece.block.columns[name][rows] for piece, rows in zip(self.pieces, self.rows, strict=True)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def series(self) -> IntArray:
         """A number for the symbol and timeframe of each candidate."""
@@ -194,7 +193,8 @@ def _scan(pieces: Sequence[Piece], query: Float32Array, n_wanted: int, stop_at: 
                 slowest, before = max(slowest, now - before), now
                 if now + slowest > stop_at:
                     break
-    return Candidates(pieces[: len(found)], found, np.concatenate(distances), floor)
+    squared = distances[0] if len(distances) == 1 else np.concatenate(distances)
+    return Candidates(pieces[: len(found)], found, squared, floor)
 
 
 def _candidates(piece: Piece, query: Float32Array, n_wanted: int) -> tuple[IntArray, float]:
@@ -213,10 +213,11 @@ def _candidates(piece: Piece, query: Float32Array, n_wanted: int) -> tuple[IntAr
     else:
         single, found = _selected(query, vectors, piece.rows - piece.low, n_wanted)
         rows = found[0] + piece.low
+    last = float(single[0, -1])  # they are ascending
+    if found[0, -1] >= 0 and np.isfinite(last):
+        return rows, floor_of(last, len(query))
     # Beyond the range of float32 nothing is found and nothing is known of the others.
-    is_real = (found[0] >= 0) & np.isfinite(single[0])
-    least = floor_of(float(single[0, -1]), len(query)) if is_real.all() else -np.inf
-    return rows[is_real].astype(np.int64), least
+    return rows[(found[0] >= 0) & np.isfinite(single[0])], -np.inf
 
 
 def _selected(
