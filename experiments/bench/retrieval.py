@@ -15,6 +15,7 @@ import numpy as np
 
 from experiments.bench.timing import Row, figure, timed
 from qml_plugin.retrieval import LIVE_DEADLINE_S, VectorStore
+from qml_plugin.retrieval.tiers import TIERS
 
 DIM, K, N_FACTORS = 199, 10, 11
 SINGLE_TARGETS_MS = {10_000: 0.15, 100_000: 2.5, 1_000_000: 30.0}
@@ -49,9 +50,9 @@ def vectors(n_rows: int, seed: int) -> np.ndarray:
     return np.asarray(0.1 * (factors @ loadings + rng.standard_normal((n_rows, DIM), np.float32)))
 
 
-def store_of(n_rows: int) -> VectorStore:
+def store_of(n_rows: int, tier: str = "exact") -> VectorStore:
     """Row i became known at time i."""
-    store = VectorStore(DIM)
+    store = VectorStore(DIM, tier=tier)
     for start in range(0, n_rows, _ROWS_AT_ONCE):
         rows = np.arange(start, min(start + _ROWS_AT_ONCE, n_rows))
         store.add(vectors(len(rows), start), resolved_at=rows)
@@ -114,6 +115,29 @@ def deadline(store: VectorStore, queries: np.ndarray, bench: str) -> list[Row]:
         store.search(query, as_of=2**60, k=K, deadline_s=LIVE_DEADLINE_S)
         found.append(1_000 * (time.perf_counter() - start))
     return [figure(bench, "search with a deadline of 60 ms, p99", float(np.quantile(found, 0.99)), "ms wall")]
+
+
+def tiers(n_rows: int = 1_000_000) -> list[Row]:
+    """The same questions to each tier, and the recall that its own audit of one answer in a hundred finds."""
+    bench, queries = f"retrieval, tiers, {n_rows:,} rows of {DIM}", vectors(1_000, 1)
+    found: list[Row] = []
+    for tier in TIERS:
+        store = store_of(n_rows, tier)
+        times = timed(
+            {tier: lambda: [store.search(query, as_of=n_rows, k=K) for query in queries[:10]]},  # noqa: B023
+            n_runs=9,
+            clock=time.thread_time,
+        )
+        milliseconds = statistics.median(times[tier][1:]) / 10
+        found.append(
+            relative(bench, f"{tier}, all of them known", milliseconds, found[0].median if found else milliseconds)
+        )
+        if tier != "exact":
+            for query in queries:
+                store.search(query, as_of=n_rows, k=K)
+            audit = store.audit
+            found.append(Row(bench, f"{tier}, recall of {audit.n_audited} answers audited", audit.recall, "share"))
+    return found
 
 
 def backtest() -> list[Row]:
@@ -208,4 +232,4 @@ def apart(rows: Mapping[str, np.ndarray], ascending: list[int], apart_bars: int 
 
 def run() -> list[Row]:
     """All retrieval benchmarks."""
-    return [row for n_rows in SINGLE_TARGETS_MS for row in single(n_rows)] + backtest() + recall()
+    return [row for n_rows in SINGLE_TARGETS_MS for row in single(n_rows)] + tiers() + backtest() + recall()

@@ -52,6 +52,7 @@ class Past:
         self._n_wins = 0
         self._epoch_size = 0
         self._scaler: Scaler | None = None
+        self._scaler_id: str | None = None
         self._stores: dict[int, VectorStore] = {}
         self._scored: list[int] = []
         self.model: ConfidenceModel | None = None
@@ -94,6 +95,7 @@ class Past:
         rows = self._rows[:size]
         features = np.stack([row.features for row in self._rows])
         self._scaler = Scaler.fit(features[:size], [feature.category for feature in CATALOGUE])
+        self._scaler_id = self._scaler.scaler_id
         vectors = self._scaler.transform(features)
         self._stores = {}
         self._index(range(len(self)), vectors)
@@ -172,14 +174,15 @@ class Past:
         for side in (+1, -1):
             own = [i for i, position in enumerate(positions) if self._rows[position].side == side]
             if own:
-                store = self._stores.setdefault(side, VectorStore(vectors.shape[1]))
+                store = self._stores.setdefault(side, VectorStore(vectors.shape[1], scaler_id=self._scaler_id))
                 places = [positions[i] for i in own]
-                store.add(vectors[own], ids=places, resolved_at=[self._rows[place].resolved_at for place in places])
+                resolved_at = [self._rows[place].resolved_at for place in places]
+                store.add(vectors[own], ids=places, resolved_at=resolved_at, scaler_id=self._scaler_id)
 
     def _nearest(self, vector: NDArray[np.float32], side: int, as_of: int, k: int) -> tuple[list[Resolved], FloatArray]:
         if side not in self._stores:
             return [], np.empty(0)
-        hits = self._stores[side].search(vector, as_of=as_of, k=k)
+        hits = self._stores[side].search(vector, as_of=as_of, k=k, scaler_id=self._scaler_id)
         return [self._rows[place] for place in hits.ids], hits.distances
 
     def _training_inputs(self, rows: Sequence[Resolved], vectors: NDArray[np.float32], k: int) -> NDArray[np.float32]:

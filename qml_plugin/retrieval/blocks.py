@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from qml_plugin.retrieval.tiers import Segment
 
 Columns = Mapping[str, NDArray[Any]]
 
@@ -19,13 +22,14 @@ class Block:
     """What a search may read of one symbol and timeframe: the first `n_rows` rows never change again.
 
     ``columns`` holds arrays with room for more rows, among them ``vectors`` of shape (capacity, width), ``resolved_at``,
-    ascending, and ``ids``.
+    ascending, and ``ids``. ``segments`` are indexes of some of the rows, see `qml_plugin.retrieval.tiers`.
     """
 
     symbol: str
     timeframe: str
     columns: Columns
     n_rows: int
+    segments: tuple[Segment, ...] = ()
 
     def column(self, name: str) -> NDArray[Any]:
         """The rows of one column."""
@@ -44,11 +48,13 @@ class Block:
         if len(order) and len(resolved_at) and new["resolved_at"][0] < resolved_at[-1]:
             places = np.argsort(np.concatenate([resolved_at, new["resolved_at"]]), kind="stable")
             columns = {name: np.concatenate([self.column(name), new[name]])[places] for name in self.columns}
-            return Block(self.symbol, self.timeframe, columns, end)
+            n_kept = int(resolved_at.searchsorted(new["resolved_at"][0], side="right"))
+            segments = tuple(segment for segment in self.segments if segment.end <= n_kept)
+            return Block(self.symbol, self.timeframe, columns, end, segments)
         columns = self._with_room(end)
         for name, column in columns.items():
             column[self.n_rows : end] = new[name]
-        return Block(self.symbol, self.timeframe, columns, end)
+        return Block(self.symbol, self.timeframe, columns, end, self.segments)
 
     def _with_room(self, n_rows: int) -> dict[str, NDArray[Any]]:
         """Columns that hold `n_rows` rows: the present ones, or larger copies of them."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from qml_plugin.records import FloatArray, IntArray
 from qml_plugin.retrieval.blocks import Block
 from qml_plugin.retrieval.kernels import Float32Array, candidate_distances
+
+if TYPE_CHECKING:
+    from qml_plugin.retrieval.tiers import Segment
 
 SLACK = 16  # candidates beyond k: rounding and ties rarely need more
 
@@ -26,12 +29,16 @@ _SINGLE = np.finfo(np.float32)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Piece:
-    """Rows to choose from: ``low <= row < high`` of a block, or those of ``rows``, ascending, where it is given."""
+    """Rows to choose from: ``low <= row < high`` of a block, or those of ``rows``, ascending, where it is given.
+
+    Where there is a ``segment``, it holds all of them and is searched in their place.
+    """
 
     block: Block
     low: int
     high: int
     rows: IntArray | None = None
+    segment: Segment | None = None
 
     def __len__(self) -> int:
         return self.high - self.low if self.rows is None else len(self.rows)
@@ -42,7 +49,10 @@ class Piece:
         return self.block.columns["vectors"]
 
     def chunks(self) -> Iterator[Piece]:
-        """The same rows, a few at a time, newest first."""
+        """The same rows, a few at a time, newest first; a segment is one chunk."""
+        if self.segment is not None:
+            yield self
+            return
         for end in range(len(self), 0, -_ROWS_AT_ONCE):
             start = max(end - _ROWS_AT_ONCE, 0)
             if self.rows is None:
@@ -124,6 +134,7 @@ def nearest(
             best = best[is_sure]
             return Nearest(ids[best], found.squared[best], sum(map(len, pieces)))
         n_wanted *= _WIDER
+        pieces = [replace(piece, segment=None) for piece in pieces]
     return Nearest(np.empty(0, np.int64), np.empty(0), 0)
 
 
@@ -201,6 +212,8 @@ def _candidates(piece: Piece, query: Float32Array, n_wanted: int) -> tuple[IntAr
     """About `n_wanted` rows near the query, and the least squared distance of any other row of the piece."""
     if len(piece) <= n_wanted:
         return np.arange(piece.low, piece.high) if piece.rows is None else piece.rows, np.inf
+    if piece.segment is not None:
+        return _of_segment(piece.segment, piece.low, query, n_wanted)
     import faiss
 
     vectors = piece.vectors[piece.low : piece.high]
@@ -218,6 +231,18 @@ def _candidates(piece: Piece, query: Float32Array, n_wanted: int) -> tuple[IntAr
         return rows, floor_of(last, len(query))
     # Beyond the range of float32 nothing is found and nothing is known of the others.
     return rows[(found[0] >= 0) & np.isfinite(single[0])], -np.inf
+
+
+def _of_segment(segment: Segment, low: int, query: Float32Array, n_wanted: int) -> tuple[IntArray, float]:
+    """As `_candidates`, by an index; what it may have missed is not in the bound."""
+    single, rows = segment.nearest(query, low, n_wanted)
+    if not segment.is_exact:
+        return rows[rows >= 0], np.inf
+    if (rows < 0).any() or not np.isfinite(single[-1]):
+        return rows[rows >= 0], -np.inf
+    # A row lies no nearer than its copy, less the way between the two.
+    distance = np.sqrt(max(floor_of(float(single[-1]), len(query)), 0.0)) - segment.farthest
+    return rows, max(distance, 0.0) ** 2 * (1 - 4 * float(np.finfo(np.float64).eps))
 
 
 def _selected(

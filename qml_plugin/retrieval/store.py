@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Unpack
 
@@ -19,10 +19,12 @@ from qml_plugin.retrieval.filters import CODED, NO_BAR, Filters, Wanted
 from qml_plugin.retrieval.kernels import Float32Array
 from qml_plugin.retrieval.many import Strip, nearest_of_many
 from qml_plugin.retrieval.nearest import Piece, nearest
+from qml_plugin.retrieval.tiers import Tier
 
 # For live use: a decision should be there before the price has moved.
 LIVE_DEADLINE_S = 0.060
 
+_AUDITED_OF = 100
 _LANES = 16  # floats of a 512-bit register
 
 
@@ -42,6 +44,21 @@ class Hits:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """Answers that a tier gave, those compared with the exact ones, and how many true neighbours these had and found."""
+
+    n_answers: int
+    n_audited: int
+    n_true: int
+    n_found: int
+
+    @property
+    def recall(self) -> float:
+        """Share of the true neighbours found, NaN before the first comparison."""
+        return self.n_found / self.n_true if self.n_true else float("nan")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,11 +81,17 @@ class VectorStore:
         Length of a vector. Rows are padded with zeros to a multiple of 16, which changes no distance.
     scaler_id : str, optional
         Of the `Scaler` that all vectors come from. Where it is given, vectors of another one are refused.
+    tier : {"exact", "float16", "ivf"}, default="exact"
+        For blocks of more than a million rows. ``"float16"`` reads half the bytes and gives the same answers; ``"ivf"`` looks at a
+        part of the rows and may miss neighbours, see `audit`. Both cost half as much memory again. Questions with
+        filters other than symbol, timeframe and age are answered exactly.
+    tier_from_rows : int, default=1_000_000
+        Rows of a block that must be known at the time of a question for the tier to be used.
 
     Raises
     ------
     RetrievalError
-        If `dim` is less than 1.
+        If `dim` is less than 1, or the tier is not known.
 
     Examples
     --------
@@ -80,7 +103,9 @@ class VectorStore:
     array(['a'], dtype=object)
     """
 
-    def __init__(self, dim: int, *, scaler_id: str | None = None) -> None:
+    def __init__(
+        self, dim: int, *, scaler_id: str | None = None, tier: str = "exact", tier_from_rows: int = 1_000_000
+    ) -> None:
         if dim < 1:
             raise RetrievalError(f"a store of vectors of length {dim} was asked for. A vector needs at least 1 value.")
         self.dim = dim
@@ -89,6 +114,8 @@ class VectorStore:
         self._adding = threading.Lock()
         self._counting = threading.Lock()
         self._n_cut_short = 0
+        self._tier = Tier(tier, tier_from_rows)
+        self._audit = Audit(0, 0, 0, 0)
         self._ids: set[str] | set[int] = set()
         self._published = _Published({}, {name: {} for name in CODED})
 
@@ -99,6 +126,11 @@ class VectorStore:
     def n_cut_short(self) -> int:
         """Number of searches that a deadline ended before they had looked at all rows."""
         return self._n_cut_short
+
+    @property
+    def audit(self) -> Audit:
+        """How the tier has done so far: one of a hundred of its answers is compared with the exact one."""
+        return self._audit
 
     def add(
         self,
@@ -181,7 +213,8 @@ class VectorStore:
             for key, rows in _rows_of_blocks(words["symbol"], words["timeframe"]).items():
                 part = {name: column[rows] for name, column in columns.items()}
                 empty = Block(*key, {name: column[:0] for name, column in columns.items()}, 0)
-                blocks[key] = blocks.get(key, empty).appended(part)
+                block = blocks.get(key, empty).appended(part)
+                blocks[key] = replace(block, segments=self._tier.extended(block.segments, block.column("vectors")))
             self._ids.update(columns["ids"].tolist())
             self._published = _Published(MappingProxyType(blocks), codes)
 
@@ -245,9 +278,11 @@ class VectorStore:
         self._refuse_other_scaler(scaler_id, "a query")
         vector = self._padded(self._checked(np.asarray(query)[None]))[0]
         _refuse_no_neighbours(k)
-        pieces = _pieces(now, wanted, as_of)
+        pieces = _pieces(now, wanted, as_of, self._tier)
         n_eligible = sum(map(len, pieces))
         found = nearest(pieces, vector, k, wanted.apart_bars, deadline_s)
+        if deadline_s is None and any(piece.segment is not None for piece in pieces):
+            self._compare(pieces, vector, k, wanted.apart_bars, found.ids)
         if found.n_scanned < n_eligible:
             with self._counting:
                 self._n_cut_short += 1
@@ -307,14 +342,34 @@ class VectorStore:
         ordered = self._padded(self._checked(vectors))[order]
         strips = _strips(now, wanted, times[order])
         n_eligible = sum((strip.high - strip.low for strip in strips), np.zeros(len(order), np.int64))
+        if self._tier.name == "ivf" and any(strip.block.segments for strip in strips):
+            return [
+                self.search(query, as_of=at, k=k, scaler_id=scaler_id, **filters)
+                for query, at in zip(vectors, times.tolist(), strict=True)
+            ]
         answers = nearest_of_many(strips, ordered, k, wanted.apart_bars)
         hits: list[Hits | None] = [None] * len(order)
         for place, answer, query, at, n_rows in zip(
             order.tolist(), answers, ordered, times[order].tolist(), n_eligible.tolist(), strict=True
         ):
-            found = answer or nearest(_pieces(now, wanted, at), query, k, wanted.apart_bars, None)
+            found = answer or nearest(_pieces(now, wanted, at, self._tier), query, k, wanted.apart_bars, None)
             hits[place] = Hits(found.ids, np.sqrt(found.squared), n_rows)
         return [hit for hit in hits if hit is not None]
+
+    def _compare(
+        self, pieces: Sequence[Piece], query: Float32Array, k: int, apart_bars: int | None, ids: NDArray[Any]
+    ) -> None:
+        """Count an answer of the tier; of every hundredth, count the neighbours that it missed too."""
+        with self._counting:
+            before = self._audit
+            self._audit = replace(before, n_answers=before.n_answers + 1)
+        if before.n_answers % _AUDITED_OF:
+            return
+        exact = nearest([replace(piece, segment=None) for piece in pieces], query, k, apart_bars, None)
+        n_found = len(set(ids.tolist()) & set(exact.ids.tolist()))
+        with self._counting:
+            now = self._audit
+            self._audit = Audit(now.n_answers, now.n_audited + 1, now.n_true + len(exact.ids), now.n_found + n_found)
 
     def _new_ids(self, ids: ArrayLike | None, n_new: int) -> NDArray[Any]:
         """Ids of new rows, made sure that they are new."""
@@ -361,7 +416,7 @@ class VectorStore:
         return padded
 
 
-def _pieces(now: _Published, wanted: Wanted, as_of: int) -> list[Piece]:
+def _pieces(now: _Published, wanted: Wanted, as_of: int, tier: Tier) -> list[Piece]:
     """The eligible rows of each block that has some."""
     pieces, moments = [], np.array([as_of], np.int64)
     for block in now.blocks.values():
@@ -370,11 +425,15 @@ def _pieces(now: _Published, wanted: Wanted, as_of: int) -> list[Piece]:
         low, high = (int(bound[0]) for bound in wanted.bounds(block, moments))
         mask = wanted.mask(block, now.codes, slice(low, high))
         rows = None if mask is None else np.flatnonzero(mask) + low
-        if piece_of := Piece(block, low, high, rows):
-            _refuse_unknown_bars(
-                piece_of.block.columns["bar"][slice(low, high) if rows is None else rows], wanted, block
-            )
-            pieces.append(piece_of)
+        whole = Piece(block, low, high, rows)
+        if not whole:
+            continue
+        _refuse_unknown_bars(block.columns["bar"][slice(low, high) if rows is None else rows], wanted, block)
+        segments = tier.usable(block.segments, low, high) if rows is None else []
+        pieces += [Piece(block, max(low, segment.first), segment.end, segment=segment) for segment in segments]
+        rest = replace(whole, low=max(low, segments[-1].end)) if segments else whole
+        if rest:
+            pieces.append(rest)
     return pieces
 
 
