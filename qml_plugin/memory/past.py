@@ -187,9 +187,16 @@ class Past:
 
     def _training_inputs(self, rows: Sequence[Resolved], vectors: NDArray[np.float32], k: int) -> NDArray[np.float32]:
         """Features, side and neighbour summaries, each row's neighbours as of the moment it was decided."""
+        summaries = np.full((len(rows), len(NEIGHBOUR_FEATURES)), np.nan)
+        for side, store in self._stores.items():
+            own = [i for i, row in enumerate(rows) if row.side == side]
+            as_of = [rows[i].known_at for i in own]
+            for i, hits in zip(
+                own, store.search_many(vectors[own], as_of=as_of, k=k, scaler_id=self._scaler_id), strict=True
+            ):
+                summaries[i] = _summary([self._rows[place] for place in hits.ids], hits.distances)
         inputs = [
-            np.concatenate([row.features, [row.side], _summary(*self._nearest(vector, row.side, row.known_at, k))])
-            for row, vector in zip(rows, vectors[: len(rows)], strict=True)
+            np.concatenate([row.features, [row.side], summary]) for row, summary in zip(rows, summaries, strict=True)
         ]
         return np.array(inputs, dtype=np.float32)
 
