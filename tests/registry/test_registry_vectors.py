@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -355,3 +356,23 @@ def test_a_file_that_is_up_to_date_is_used_without_a_word(large):
         warnings.simplefilter("error")
         for _ in range(3):
             large.known_patterns(FEATURE_SET, NAMES)
+
+
+def test_a_file_of_more_than_there_are_now_is_left_alone(large, path, file):
+    execute(path, "DELETE FROM run_decisions")
+    execute(path, "DELETE FROM ml_pattern_registry WHERE rowid > 10")
+    before = file.read_bytes()
+    assert_true(large, is_mapped=False)
+    assert file.read_bytes() == before
+    assert ["50 deleted" in fault for fault in faults(large)] == [True]
+
+
+def test_readers_that_make_the_file_at_once_all_read_the_truth(registry, file):
+    save(registry, some_patterns(0, N))
+    expected = everything(truth(registry))
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            file.unlink(missing_ok=True)
+            found = list(pool.map(lambda _: everything(registry.known_patterns(FEATURE_SET, NAMES)), range(8)))
+            assert found == [expected] * 8
+    assert list(file.parent.iterdir()) == [file]
