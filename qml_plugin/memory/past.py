@@ -52,7 +52,8 @@ class Past:
         self._n_wins = 0
         self._epoch_size = 0
         self._scaler: Scaler | None = None
-        self._stores: dict[int, tuple[VectorStore, list[int]]] = {}
+        self._scaler_id: str | None = None
+        self._stores: dict[int, VectorStore] = {}
         self._scored: list[int] = []
         self.model: ConfidenceModel | None = None
         self.break_even = math.nan
@@ -94,6 +95,7 @@ class Past:
         rows = self._rows[:size]
         features = np.stack([row.features for row in self._rows])
         self._scaler = Scaler.fit(features[:size], [feature.category for feature in CATALOGUE])
+        self._scaler_id = self._scaler.scaler_id
         vectors = self._scaler.transform(features)
         self._stores = {}
         self._index(range(len(self)), vectors)
@@ -172,22 +174,29 @@ class Past:
         for side in (+1, -1):
             own = [i for i, position in enumerate(positions) if self._rows[position].side == side]
             if own:
-                store, places = self._stores.setdefault(side, (VectorStore(vectors.shape[1]), []))
-                store.add(vectors[own], np.array([self._rows[positions[i]].resolved_at for i in own]))
-                places.extend(positions[i] for i in own)
+                store = self._stores.setdefault(side, VectorStore(vectors.shape[1], scaler_id=self._scaler_id))
+                places = [positions[i] for i in own]
+                resolved_at = [self._rows[place].resolved_at for place in places]
+                store.add(vectors[own], ids=places, resolved_at=resolved_at, scaler_id=self._scaler_id)
 
     def _nearest(self, vector: NDArray[np.float32], side: int, as_of: int, k: int) -> tuple[list[Resolved], FloatArray]:
         if side not in self._stores:
             return [], np.empty(0)
-        store, places = self._stores[side]
-        hits = store.search(vector, as_of=as_of, k=k)
-        return [self._rows[places[row]] for row in hits.rows], hits.distances
+        hits = self._stores[side].search(vector, as_of=as_of, k=k, scaler_id=self._scaler_id)
+        return [self._rows[place] for place in hits.ids], hits.distances
 
     def _training_inputs(self, rows: Sequence[Resolved], vectors: NDArray[np.float32], k: int) -> NDArray[np.float32]:
         """Features, side and neighbour summaries, each row's neighbours as of the moment it was decided."""
+        summaries = np.full((len(rows), len(NEIGHBOUR_FEATURES)), np.nan)
+        for side, store in self._stores.items():
+            own = [i for i, row in enumerate(rows) if row.side == side]
+            as_of = [rows[i].known_at for i in own]
+            for i, hits in zip(
+                own, store.search_many(vectors[own], as_of=as_of, k=k, scaler_id=self._scaler_id), strict=True
+            ):
+                summaries[i] = _summary([self._rows[place] for place in hits.ids], hits.distances)
         inputs = [
-            np.concatenate([row.features, [row.side], _summary(*self._nearest(vector, row.side, row.known_at, k))])
-            for row, vector in zip(rows, vectors[: len(rows)], strict=True)
+            np.concatenate([row.features, [row.side], summary]) for row, summary in zip(rows, summaries, strict=True)
         ]
         return np.array(inputs, dtype=np.float32)
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -17,6 +17,9 @@ from qml_plugin.records import KnownPatterns, TrainingRows
 from qml_plugin.registry import feature_sets
 from qml_plugin.registry.rows import copied_vectors, feature_vector, known_columns
 from qml_plugin.registry.schema import ml_pattern_registry
+
+if TYPE_CHECKING:
+    from qml_plugin.registry.vectors import KeptVectors
 
 _PATTERNS = ml_pattern_registry.c
 _IDS_AT_ONCE = 500
@@ -56,20 +59,39 @@ def known_of(
     feature_set: str,
     names: Sequence[str],
     *conditions: sa.ColumnElement[bool],
+    kept: KeptVectors | None = None,
 ) -> KnownPatterns:
-    """Known patterns of one feature set that meet the conditions, sorted by (``resolved_at``, ``pattern_id``)."""
+    """Known patterns of one feature set that meet the conditions, sorted by (``resolved_at``, ``pattern_id``).
+
+    `kept` is where the features of all of them may be kept; it must be None where there are conditions.
+    """
     columns = ("pattern_id", "symbol", "timeframe", "side", "known_at", "resolved_at", "r_multiple", "ml_confidence")
+    has_file = kept is not None and kept.file.is_file()
+    copy = _PATTERNS.features_f32.is_not(None) if has_file else _PATTERNS.features_f32
     query = _ordered(
-        sa.select(*(_PATTERNS[name] for name in columns), RESULT == "win", _PATTERNS.features_f32),
+        sa.select(*(_PATTERNS[name] for name in columns), RESULT == "win", _PATTERNS.row_sha256, copy),
         feature_set,
         conditions,
     )
     rows = connection.execute(query).all()
-    features = _features(connection, feature_set, names, [row[0] for row in rows], [row[-1] for row in rows])
-    known = known_columns(feature_set, len(names), [tuple(row[:-1]) for row in rows], features)
+    ids, hashes, copies = ([row[place] for row in rows] for place in (0, -2, -1))
+    features = kept.mapped(connection, names, ids, hashes, copies) if kept is not None and has_file else None
+    if features is None:
+        if has_file:
+            copies = list(connection.scalars(_ordered(sa.select(_PATTERNS.features_f32), feature_set, conditions)))
+        features = features_of(connection, feature_set, names, ids, copies)
+        if kept is not None:
+            kept.keep(connection, names, ids, hashes, copies, features)
+    known = known_columns(feature_set, len(names), [tuple(row[:-2]) for row in rows], features)
     ignored = connection.scalars(sa.select(_PATTERNS.pattern_id).where(_PATTERNS.user_label == "ignore"))
     versions = feature_sets.versions_of(connection, feature_set) or {}
     return replace(known, ignored=frozenset(ignored), versions=versions)
+
+
+def rows_to_keep(connection: sa.Connection, feature_set: str) -> list[tuple[str, str, bytes]]:
+    """Id, hash and compact copy of each known pattern that has them all, in order."""
+    query = _ordered(sa.select(_PATTERNS.pattern_id, _PATTERNS.row_sha256, _PATTERNS.features_f32), feature_set, ())
+    return [(row[0], row[1], row[2]) for row in connection.execute(query) if None not in row]
 
 
 def training_columns(
@@ -81,7 +103,7 @@ def training_columns(
     query = sa.select(*(_PATTERNS[name] for name in columns), RESULT == "win", _PATTERNS.features_f32)
     rows = connection.execute(_ordered(query, feature_set, conditions)).all()
     ids, symbols, timeframes, strategies, known, resolved, wins, copies = zip(*rows, strict=True) if rows else ((),) * 8
-    features = _features(connection, feature_set, list(versions), ids, copies)
+    features = features_of(connection, feature_set, list(versions), ids, copies)
     known_at, resolved_at = (np.array([from_datetime(at) for at in times], np.int64) for times in (known, resolved))
     return (
         TrainingRows(ids, symbols, timeframes, strategies, known_at, resolved_at, versions),
@@ -96,7 +118,7 @@ def _ordered(query: sa.Select[Any], feature_set: str, conditions: Sequence[sa.Co
     )
 
 
-def _features(
+def features_of(
     connection: sa.Connection,
     feature_set: str,
     names: Sequence[str],

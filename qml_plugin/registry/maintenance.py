@@ -15,6 +15,7 @@ from qml_plugin.registry.checks import ROW_FAULTS, model_fault, pattern_fault
 from qml_plugin.registry.connection import Database, SqliteDatabase, open_database
 from qml_plugin.registry.migrations import current_revision, latest_revision
 from qml_plugin.registry.schema import metadata, ml_model_versions, ml_pattern_registry
+from qml_plugin.registry.vectors import vector_file_faults
 
 _ROWS_AT_ONCE = 500
 _LOGS = ("", "-wal", "-shm", "-journal")
@@ -154,13 +155,13 @@ def doctor(url: str, *, deep: bool = False, busy_timeout_s: float = 20.0) -> dic
             if revision != latest_revision():
                 report["warnings"].append(f"the schema is not the latest: 'qml db migrate --db {url}' upgrades it")
             elif deep:
-                _examine_rows(connection, database.folder, report)
+                _examine_rows(connection, database, report)
     except RegistryCorrupt as error:
         damages.append(f"the rows could not all be checked: {error}")
     return report
 
 
-def _examine_rows(connection: sa.Connection, folder: Path, report: dict[str, Any]) -> None:
+def _examine_rows(connection: sa.Connection, database: Database, report: dict[str, Any]) -> None:
     """Add what the rows say about themselves."""
     damages: list[str] = report["damages"]
     orders: dict[str, list[str] | None] = {}
@@ -179,8 +180,10 @@ def _examine_rows(connection: sa.Connection, folder: Path, report: dict[str, Any
                 _add(damages, fault(row))
                 counts["n_runs_checked"] += name == "experiments"
         for row in _rows(connection, ml_model_versions):
-            _add(damages if row["active"] else report["warnings"], model_fault(row, folder))
+            _add(damages if row["active"] else report["warnings"], model_fault(row, database.folder))
             counts["n_models_checked"] += 1
+        if database.path is not None:  # a cache, made anew when it is used
+            report["warnings"] += vector_file_faults(connection, database.path)
     except (ValueError, RegistryCorrupt) as error:
         damages.append(f"a value is not of its column's kind, and the rows after it were not checked: {error}")
     finally:

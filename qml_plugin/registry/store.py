@@ -22,6 +22,7 @@ from qml_plugin.registry.registering import last_seq, register
 from qml_plugin.registry.rows import parsed_pattern, pattern_rows
 from qml_plugin.registry.run_rows import decision_rows, run_row
 from qml_plugin.registry.schema import experiments, ml_pattern_registry
+from qml_plugin.registry.vectors import KeptVectors
 
 _PATTERNS = ml_pattern_registry.c
 
@@ -147,7 +148,8 @@ class RunStore(RunLedger):
             # A row of the user's own making has no number, and was there at any time.
             conditions.append(sa.or_(_PATTERNS.known_seq.is_(None), _PATTERNS.known_seq <= through_seq))
         with self._database.read() as connection:
-            known = known_of(connection, feature_set, list(names), *conditions)
+            kept = None if conditions else KeptVectors.beside(self._database.path, feature_set)
+            known = known_of(connection, feature_set, list(names), *conditions, kept=kept)
             seq = last_seq(connection) if through_seq is None else through_seq
         return known, Snapshot.of(known, seq)
 

@@ -62,7 +62,7 @@ def similar_patterns(
         return ()
     scaler = Scaler.fit(known.features[:n_resolved], groups)
     store = VectorStore(known.features.shape[1])
-    store.add(scaler.transform(known.features[rows]), known.resolved_at[rows])
+    store.add(scaler.transform(known.features[rows]), ids=rows, resolved_at=known.resolved_at[rows])
     hits = store.search(scaler.transform(features[None, :])[0], as_of=as_of, k=k)
     return tuple(
         Neighbour(
@@ -72,5 +72,5 @@ def similar_patterns(
             is_win=bool(known.is_win[row]),
             r_multiple=float(known.r_multiple[row]),
         )
-        for row, distance in zip(rows[hits.rows], hits.distances, strict=True)
+        for row, distance in zip(hits.ids, hits.distances, strict=True)
     )

@@ -1,4 +1,7 @@
+"""The store against a search that looks at every row."""
+
 import threading
+from datetime import timedelta
 
 import faiss
 import numpy as np
@@ -8,31 +11,49 @@ from hypothesis import strategies as st
 
 from qml_plugin.errors import RetrievalError
 from qml_plugin.retrieval import VectorStore
+from qml_plugin.retrieval.kernels import candidate_distances
+from tests.retrieval.twin import FILTERS, brute_force, make_rows
 
 
-def naive_search(vectors, resolved_at, query, as_of, k, mask=None):
-    """Measure every row, keep the known ones, sort by distance and row."""
-    found = []
-    for row, (vector, at) in enumerate(zip(vectors, resolved_at, strict=True)):
-        if at <= as_of and (mask is None or mask[row]):
-            found.append((np.sqrt(((vector.astype(float) - query.astype(float)) ** 2).sum()), row))
-    return sorted(found)[:k], len(found)
-
-
-def assert_equals_naive(store, vectors, resolved_at, query, as_of, k, mask=None):
-    expected, n_eligible = naive_search(vectors, resolved_at, query, as_of, k, mask)
-    hits = store.search(query, as_of=as_of, k=k, mask=mask)
-    assert hits.n_eligible == n_eligible
-    assert len(hits) == len(expected)
-    assert hits.rows.dtype == np.int64
-    np.testing.assert_array_equal(hits.rows, [row for _, row in expected])
-    np.testing.assert_allclose(hits.distances, [distance for distance, _ in expected], rtol=1e-12)
-
-
-def filled(vectors, resolved_at):
-    store = VectorStore(vectors.shape[1])
-    store.add(vectors, resolved_at)
+def filled(rows, n_batches=1):
+    store = VectorStore(rows["vectors"].shape[1])
+    for batch in np.array_split(np.arange(len(rows["ids"])), n_batches):
+        store.add(**{name: np.asarray(column)[batch] for name, column in rows.items()})
     return store
+
+
+def plain(vectors, resolved_at=None):
+    store = VectorStore(vectors.shape[1])
+    store.add(vectors, resolved_at=np.arange(len(vectors)) if resolved_at is None else resolved_at)
+    return store
+
+
+def assert_same(one, two):
+    assert one.ids.tolist() == two.ids.tolist()
+    np.testing.assert_array_equal(one.distances, two.distances)
+    assert (one.n_eligible, one.coverage) == (two.n_eligible, two.coverage)
+
+
+def assert_is(hits, expected):
+    ids, distances, n_eligible = expected
+    assert hits.ids.tolist() == ids
+    assert len(hits) == len(ids)
+    np.testing.assert_allclose(hits.distances, distances, rtol=1e-12)
+    assert hits.n_eligible == n_eligible
+    assert hits.coverage == 1.0
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_every_filter_finds_what_brute_force_finds(name):
+    rows, filters = make_rows(400, 6, seed=3), FILTERS[name]
+    store, rng = filled(rows, n_batches=5), np.random.default_rng(8)
+    queries = rng.normal(size=(60, 6)).astype(np.float32)
+    as_of = rng.integers(-1, 401, 60)
+    together = store.search_many(queries, as_of=as_of, k=5, **filters)
+    for query, at, hits in zip(queries, as_of.tolist(), together, strict=True):
+        alone = store.search(query, as_of=at, k=5, **filters)
+        assert_is(alone, brute_force(rows, query, at, 5, filters))
+        assert_same(hits, alone)
 
 
 @settings(max_examples=60, deadline=None)
@@ -42,95 +63,129 @@ def filled(vectors, resolved_at):
     dim=st.integers(1, 20),
     k=st.integers(1, 12),
     n_values=st.sampled_from([2, 3, 50]),
-    has_mask=st.booleans(),
+    name=st.sampled_from(sorted(FILTERS)),
+    n_batches=st.integers(1, 4),
 )
-def test_equals_measuring_every_row(seed, n_rows, dim, k, n_values, has_mask):
-    # Few distinct values make many rows equal, and many more equally far.
+def test_equal_rows_and_equal_distances_come_in_the_order_of_their_ids(seed, n_rows, dim, k, n_values, name, n_batches):
+    rows, filters = make_rows(n_rows, dim, seed, n_values=n_values), FILTERS[name]
     rng = np.random.default_rng(seed)
-    vectors = rng.integers(n_values, size=(n_rows, dim)).astype(np.float32)
-    resolved_at = np.sort(rng.integers(0, 30, n_rows))
-    query = rng.integers(n_values, size=dim).astype(np.float32)
-    mask = rng.random(n_rows) < 0.5 if has_mask else None
-    assert_equals_naive(filled(vectors, resolved_at), vectors, resolved_at, query, int(rng.integers(0, 32)), k, mask)
+    store = filled(rows, n_batches)
+    queries = rng.integers(n_values, size=(3, dim)).astype(np.float32)
+    as_of = rng.integers(0, n_rows + 1, 3)
+    for query, at, hits in zip(
+        queries, as_of.tolist(), store.search_many(queries, as_of=as_of, k=k, **filters), strict=True
+    ):
+        alone = store.search(query, as_of=at, k=k, **filters)
+        assert_is(alone, brute_force(rows, query, at, k, filters))
+        assert_same(hits, alone)
 
 
 @pytest.mark.parametrize("dim", [3, 16, 100])
-def test_equals_measuring_every_row_of_a_large_store(dim):
+def test_a_large_store_with_more_equals_than_spare_candidates(dim):
     rng = np.random.default_rng(dim)
-    vectors = rng.normal(size=(3000, dim)).astype(np.float32)
-    vectors[1500:1540] = vectors[7]  # more equals than spare candidates
-    resolved_at = np.sort(rng.integers(0, 10_000, 3000))
-    store = filled(vectors, resolved_at)
-    for as_of in (0, 4000, 10_000):
-        for query in (vectors[7], rng.normal(size=dim).astype(np.float32)):
-            assert_equals_naive(store, vectors, resolved_at, query, as_of, 10)
+    rows = make_rows(3000, dim, seed=dim)
+    rows["vectors"][1500:1540] = rows["vectors"][7]
+    store = filled(rows)
+    for as_of in (0, 1400, 3000):
+        for query in (rows["vectors"][7], rng.normal(size=dim).astype(np.float32)):
+            for filters in ({}, {"side": 1}, {"regime": "calm", "scale": "minor", "min_quality": 0.6}):
+                expected = brute_force(rows, query, as_of, 10, filters)
+                assert_is(store.search(query, as_of=as_of, k=10, **filters), expected)
+                assert_is(store.search_many(query[None], as_of=[as_of], k=10, **filters)[0], expected)
 
 
-def test_distances_too_close_for_single_precision_are_told_apart():
-    rng = np.random.default_rng(5)
-    vectors = np.full((500, 8), 1000.0, np.float32) + rng.integers(0, 2, (500, 8)).astype(np.float32) * np.float32(1e-4)
-    resolved_at = np.arange(500)
-    query = np.full(8, 1.0, np.float32)
-    assert_equals_naive(filled(vectors, resolved_at), vectors, resolved_at, query, 500, 5)
+@pytest.mark.parametrize(("magnitude", "base"), [(1e-30, 0.0), (1e30, 0.0), (1e-4, 1000.0)])
+def test_distances_that_single_precision_cannot_tell_apart_are_told_apart(magnitude, base):
+    rows = make_rows(400, 8, seed=6, n_values=5)
+    rows["vectors"] = (base + rows["vectors"] * magnitude).astype(np.float32)
+    store, query = filled(rows), rows["vectors"][3]
+    expected = brute_force(rows, query, 400, 9, {})
+    assert_is(store.search(query, as_of=400, k=9), expected)
+    assert_is(store.search_many(query[None], as_of=[400], k=9)[0], expected)
 
 
-@pytest.mark.parametrize("magnitude", [1e-30, 1e30])
-def test_distances_beyond_single_precision_are_exact(magnitude):
-    vectors = (np.random.default_rng(6).normal(size=(200, 5)) * magnitude).astype(np.float32)
-    assert_equals_naive(filled(vectors, np.arange(200)), vectors, np.arange(200), vectors[3], 200, 4)
+def test_a_distance_is_that_of_a_plain_sum():
+    rng = np.random.default_rng(0)
+    vectors, query = rng.normal(size=(50, 32)).astype(np.float32), rng.normal(size=32).astype(np.float32)
+    found = np.empty((1, 50))
+    candidate_distances(vectors, 0, query[None], np.arange(50)[None], found)
+    np.testing.assert_allclose(found[0], ((vectors.astype(float) - query) ** 2).sum(axis=1), rtol=1e-14)
 
 
 def test_rows_not_yet_known_change_nothing():
-    rng = np.random.default_rng(1)
-    vectors = rng.normal(size=(400, 30)).astype(np.float32)
-    resolved_at = np.sort(rng.integers(0, 100, 400))
+    rng, rows = np.random.default_rng(1), make_rows(400, 30, seed=1)
     query = rng.normal(size=30).astype(np.float32)
-    for as_of in (-1, 0, 37, 99):
-        later = resolved_at > as_of
-        other = vectors.copy()
-        other[later] = query
-        other_at = np.where(later, resolved_at + 1000, resolved_at)
-        one = filled(vectors, resolved_at).search(query, as_of=as_of, k=9)
-        two = filled(other, other_at).search(query, as_of=as_of, k=9)
-        three = filled(vectors[~later], resolved_at[~later]).search(query, as_of=as_of, k=9)
-        for changed in (two, three):
-            np.testing.assert_array_equal(one.rows, changed.rows)
-            np.testing.assert_array_equal(one.distances, changed.distances)
-            assert one.n_eligible == changed.n_eligible
+    for as_of in (-1, 0, 137, 399):
+        later = rows["resolved_at"] > as_of
+        other = {name: np.array(column) for name, column in rows.items()}
+        other["vectors"][later] = query
+        other["resolved_at"][later] += 1000
+        other["quality"][later] = 1.0
+        only = {name: np.asarray(column)[~later] for name, column in rows.items()}
+        for filters in FILTERS.values():
+            one, two, three = (
+                store.search(query, as_of=as_of, k=9, **filters)
+                for store in (filled(rows), filled(other), filled(only))
+            )
+            assert_same(one, two)
+            assert_same(one, three)
+            assert_same(one, filled(other, 3).search_many(query[None], as_of=[as_of], k=9, **filters)[0])
 
 
-def test_adding_row_by_row_is_adding_at_once():
-    rng = np.random.default_rng(2)
-    vectors = rng.normal(size=(1500, 6)).astype(np.float32)  # grows twice
-    resolved_at = np.sort(rng.integers(0, 50, 1500))
-    store = VectorStore(6)
-    for vector, at in zip(vectors, resolved_at, strict=True):
-        store.add(vector, at)
-    whole = filled(vectors, resolved_at)
-    assert len(store) == len(whole) == 1500
-    for query in vectors[:5]:
-        one, two = (each.search(query, as_of=40, k=7) for each in (store, whole))
-        np.testing.assert_array_equal(one.rows, two.rows)
-        np.testing.assert_array_equal(one.distances, two.distances)
+def test_a_later_question_never_hides_an_eligible_row():
+    rows = make_rows(300, 4, seed=2)
+    store, query = filled(rows), np.zeros(4, np.float32)
+    counts = [store.search(query, as_of=at, k=300).n_eligible for at in range(-1, 301, 20)]
+    assert counts == sorted(counts)
+    assert (counts[0], counts[-1]) == (0, 300)
 
 
-def test_many_queries_are_answered_as_one_by_one():
-    rng = np.random.default_rng(3)
-    vectors = rng.normal(size=(300, 10)).astype(np.float32)
-    store = filled(vectors, np.arange(300))
-    as_of = rng.integers(-5, 300, 25)
-    for query, at, hits in zip(vectors, as_of, store.search_many(vectors[:25], as_of=as_of, k=4), strict=False):
-        alone = store.search(query, as_of=int(at), k=4)
-        np.testing.assert_array_equal(hits.rows, alone.rows)
-        np.testing.assert_array_equal(hits.distances, alone.distances)
+def test_batches_in_any_order_are_one_store():
+    rows = make_rows(1500, 6, seed=4)
+    whole, parts = filled(rows), filled(rows, n_batches=300)
+    assert len(whole) == len(parts) == 1500
+    for query in rows["vectors"][:5]:
+        assert_same(whole.search(query, as_of=1400, k=7), parts.search(query, as_of=1400, k=7))
+
+
+def test_a_search_that_has_begun_goes_on_with_what_it_saw():
+    store = plain(np.zeros((3, 2), np.float32), [10, 20, 30])
+    before = store._published
+    store.add(np.ones(2, np.float32), resolved_at=15)
+    block = before.blocks["", ""]
+    assert block.column("resolved_at").tolist() == [10, 20, 30]
+    assert store.search(np.ones(2, np.float32), as_of=15, k=1).ids.tolist() == [3]
+
+
+def test_too_few_eligible_rows_are_counted_and_not_padded():
+    hits = plain(np.zeros((3, 2), np.float32)).search(np.zeros(2), as_of=1, k=10)
+    assert hits.ids.tolist() == [0, 1]
+    assert hits.n_eligible == 2
+    empty = VectorStore(2).search(np.zeros(2), as_of=1, k=10)
+    assert (len(empty), empty.n_eligible, empty.coverage) == (0, 0, 1.0)
+
+
+def test_overlapping_neighbours_are_one_neighbour():
+    store = VectorStore(1)
+    store.add(
+        [[0.0], [1.0], [2.0], [3.0], [4.0]], resolved_at=0, symbol=["A", "A", "B", "A", "A"], bar=[10, 12, 11, 14, 9]
+    )
+    # 12 lies within two bars of 10; 14 does of 12, which does not count; 9 does of 10; B is another symbol.
+    assert store.search([0.0], as_of=0, k=9, apart_bars=2).ids.tolist() == [0, 2, 3]
+
+
+def test_an_age_may_be_a_timedelta():
+    store = plain(np.zeros((5, 1), np.float32), np.arange(5) * 1_000_000)
+    assert store.search([0.0], as_of=4_000_000, k=9, max_age=timedelta(seconds=2)).ids.tolist() == [2, 3, 4]
 
 
 def test_searching_while_another_thread_adds():
     rng = np.random.default_rng(4)
     vectors = rng.normal(size=(20_000, 12)).astype(np.float32)
     query = rng.normal(size=12).astype(np.float32)
+    symbols = np.array(["A", "B"])[np.arange(20_000) % 2]
     store = VectorStore(12)
-    store.add(vectors[:500], np.arange(500))
+    store.add(vectors[:500], resolved_at=np.arange(500), symbol=symbols[:500])
     expected = store.search(query, as_of=499, k=10)
     done = threading.Event()
     wrong = []
@@ -139,25 +194,73 @@ def test_searching_while_another_thread_adds():
         while not done.is_set():
             before = len(store)
             past = store.search(query, as_of=499, k=10)
+            many = store.search_many(query[None], as_of=[499], k=10)[0]
             latest = store.search(query, as_of=10**9, k=10)
-            if not np.array_equal(past.rows, expected.rows) or latest.n_eligible < before:
-                wrong.append((past, latest))
+            is_batch_whole = latest.n_eligible % 50 == 0
+            if past.ids.tolist() != expected.ids.tolist() or many.ids.tolist() != expected.ids.tolist():
+                wrong.append("another past")
+            if latest.n_eligible < before or not is_batch_whole:
+                wrong.append("half a batch")
 
-    threads = [threading.Thread(target=ask) for _ in range(2)]
+    threads = [threading.Thread(target=ask) for _ in range(3)]
     for thread in threads:
         thread.start()
-    for start in range(500, 20_000, 50):
-        store.add(vectors[start : start + 50], np.arange(start, start + 50))
+    starts = rng.permutation(np.arange(500, 20_000, 50))  # late batches too: the store must copy
+    for start in starts.tolist():
+        batch = slice(start, start + 50)
+        store.add(
+            vectors[batch],
+            ids=np.arange(start, start + 50),
+            resolved_at=np.arange(start, start + 50),
+            symbol=symbols[batch],
+        )
     done.set()
     for thread in threads:
         thread.join()
-    assert not wrong
-    assert_equals_naive(store, vectors, np.arange(20_000), query, 19_999, 10)
+    assert wrong == []
+    rows = {"vectors": vectors, "ids": range(20_000), "resolved_at": np.arange(20_000)}
+    assert_is(store.search(query, as_of=19_999, k=10), brute_force(rows, query, 19_999, 10, {}))
+
+
+def test_a_deadline_returns_the_newest_rows_exactly_and_is_counted():
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(100_000, 16)).astype(np.float32)
+    store, query = plain(vectors), rng.normal(size=16).astype(np.float32)
+    hits = store.search(query, as_of=99_999, k=5, deadline_s=0.0)
+    assert store.n_cut_short == 1
+    n_scanned = round(hits.coverage * 100_000)
+    assert hits.n_eligible == 100_000
+    assert n_scanned == 32_768
+    newest = plain(vectors[-n_scanned:]).search(query, as_of=10**9, k=5)
+    assert hits.ids.tolist() == (newest.ids + 100_000 - n_scanned).tolist()
+    np.testing.assert_array_equal(hits.distances, newest.distances)
+
+
+@pytest.mark.parametrize("filters", [{}, {"side": 1}, {"apart_bars": 4}])
+def test_a_deadline_that_does_not_strike_changes_nothing(filters):
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(70_000, 16)).astype(np.float32)
+    store = VectorStore(16)
+    store.add(
+        vectors, resolved_at=np.arange(70_000), symbol=rng.choice(["A", "B"], 70_000), side=rng.choice([1, -1], 70_000),
+        bar=rng.integers(0, 1000, 70_000),
+    )  # fmt: skip
+    query = rng.normal(size=16).astype(np.float32)
+    with_deadline = store.search(query, as_of=60_000, k=5, deadline_s=600.0, **filters)
+    assert_same(with_deadline, store.search(query, as_of=60_000, k=5, **filters))
+    assert store.n_cut_short == 0
+
+
+def test_what_a_deadline_leaves_unproved_is_not_returned():
+    store = plain(np.zeros((40_000, 4), np.float32))
+    hits = store.search(np.zeros(4), as_of=10**9, k=5, deadline_s=0.0)
+    assert len(hits) == 0  # all are equally far, and which ids come first is not known yet
+    assert hits.coverage < 1
 
 
 def test_the_number_of_threads_is_restored():
     before = faiss.omp_get_max_threads()
-    store = filled(np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32), np.arange(200))
+    store = plain(np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32))
     try:
         faiss.omp_set_num_threads(3)
         store.search(np.zeros(4, np.float32), as_of=200, k=2)
@@ -166,35 +269,41 @@ def test_the_number_of_threads_is_restored():
         faiss.omp_set_num_threads(before)
 
 
-def test_a_mask_may_reach_beyond_the_known_rows():
-    vectors = np.arange(5, dtype=np.float32)[:, None]
-    hits = filled(vectors, np.arange(5)).search(
-        vectors[0], as_of=2, k=9, mask=np.array([False, True, True, True, True])
-    )
-    np.testing.assert_array_equal(hits.rows, [1, 2])
-    np.testing.assert_array_equal(hits.distances, [1.0, 2.0])
-
-
-def test_refuses_time_going_backwards_and_adds_nothing():
-    store = filled(np.zeros((3, 2), np.float32), [5, 6, 6])
-    with pytest.raises(RetrievalError, match="backwards at new row 0: 5 after 6"):
-        store.add(np.zeros(2, np.float32), 5)
-    with pytest.raises(RetrievalError, match="backwards at new row 2: 7 after 8"):
-        store.add(np.zeros((3, 2), np.float32), [7, 8, 7])
-    assert len(store) == 3
+def test_vectors_of_another_scaler_are_refused():
+    store = VectorStore(2, scaler_id="a" * 64)
+    store.add(np.zeros(2), resolved_at=0, scaler_id="a" * 64)
+    assert len(store.search(np.zeros(2), as_of=0, k=1, scaler_id="a" * 64)) == 1
+    with pytest.raises(RetrievalError, match="vectors of scaler bbbbbbbbbbbb came to a store of scaler aaaaaaaaaaaa"):
+        store.add(np.zeros(2), resolved_at=0, scaler_id="b" * 64)
+    with pytest.raises(RetrievalError, match="a query of scaler no id came"):
+        store.search(np.zeros(2), as_of=0, k=1)
+    with pytest.raises(RetrievalError, match="queries of scaler bbbb"):
+        store.search_many(np.zeros((1, 2)), as_of=[0], k=1, scaler_id="b" * 64)
+    assert len(store) == 1
 
 
 @pytest.mark.parametrize(
-    ("vectors", "resolved_at", "message"),
+    ("options", "message"),
     [
-        (np.zeros((2, 3)), [1, 2], r"shape \(2, 3\) refused: this store holds vectors of length 2"),
-        (np.zeros((2, 2)), [1], "got 2 vectors and 1 resolved_at"),
-        (np.array([[0.0, 1.0], [0.0, np.nan]]), [1, 2], "vector 1 has nan at position 1"),
+        ({"vectors": np.zeros((2, 3))}, r"shape \(2, 3\) refused: this store holds vectors of length 2"),
+        ({"resolved_at": [1]}, "got 2 vectors and 1 resolved_at"),
+        ({"side": [1, 1, 1]}, "got 2 vectors and 3 side"),
+        ({"vectors": np.array([[0.0, 1.0], [0.0, np.nan]])}, "vector 1 has nan at position 1"),
+        ({"ids": ["a"]}, "got 2 vectors and 1 ids"),
+        ({"ids": ["b", "b"]}, "id 'b' is there already"),
+        ({"ids": ["b", "first"]}, "id 'first' is there already"),
+        ({"ids": [1, 2]}, "id 1 is of another kind than 'first'"),
+        ({"ids": [1.5, 2.5]}, "id 1.5 is neither a text nor an integer"),
     ],
 )
-def test_refuses_rows(vectors, resolved_at, message):
+def test_refused_rows_leave_the_store_as_it_was(options, message):
+    store = VectorStore(2)
+    store.add(np.zeros(2), ids=["first"], resolved_at=0)
     with pytest.raises(RetrievalError, match=message):
-        VectorStore(2).add(vectors, resolved_at)
+        store.add(**({"vectors": np.ones((2, 2)), "ids": ["x", "y"], "resolved_at": [1, 2]} | options))
+    assert len(store) == 1
+    store.add(np.ones((2, 2)), ids=["b", "y"], resolved_at=[1, 2])
+    assert store.search(np.ones(2), as_of=2, k=1).ids.tolist() == ["b"]
 
 
 @pytest.mark.parametrize(
@@ -203,18 +312,26 @@ def test_refuses_rows(vectors, resolved_at, message):
         (np.zeros(3), {}, r"shape \(1, 3\) refused"),
         (np.full(2, np.inf), {}, "vector 0 has inf"),
         (np.zeros(2), {"k": 0}, "k = 0"),
-        (np.zeros(2), {"mask": np.ones(1, bool)}, "mask has 1 rows but 2 rows are known at 9"),
+        (np.zeros(2), {"simbol": "A"}, "filter 'simbol' is not known. Filter by symbol, timeframe"),
+        (np.zeros(2), {"side": 0}, "side is 0"),
+        (np.zeros(2), {"max_age": -1}, "max_age is -1"),
+        (np.zeros(2), {"min_quality": np.nan}, "min_quality is NaN"),
+        (np.zeros(2), {"apart_bars": -1}, "apart_bars is -1"),
+        (np.zeros(2), {"apart_bars": 1}, "apart_bars was asked of rows of '' '' without a bar"),
     ],
 )
 def test_refuses_questions(query, options, message):
-    store = filled(np.zeros((2, 2), np.float32), [1, 2])
+    store = plain(np.zeros((2, 2), np.float32), [1, 2])
     with pytest.raises(RetrievalError, match=message):
         store.search(query, **({"as_of": 9, "k": 1} | options))
+    with pytest.raises(RetrievalError, match=message):
+        store.search_many(query[None], **({"as_of": [9], "k": 1} | options))
 
 
 def test_refuses_queries_without_times():
     with pytest.raises(RetrievalError, match="got 2 queries and 1 as_of"):
-        VectorStore(2).search_many(np.zeros((2, 2), np.float32), as_of=[1], k=1)
+        VectorStore(2).search_many(np.zeros((2, 2)), as_of=[1], k=1)
+    assert VectorStore(2).search_many(np.zeros((0, 2)), as_of=[], k=1) == []
 
 
 def test_refuses_vectors_without_values():
