@@ -88,19 +88,36 @@ def run() -> list[Row]:
                 milliseconds(lambda: registry.save_run(run_of(0), [pattern], [take(pattern)], {}))  # noqa: B023
                 for pattern in singles[N_ALONE:]
             ]
+        by_hand = [described(N_TRAINING + 2 * N_ALONE + number) for number in range(2 * N_ALONE)]
+        alone = [milliseconds(lambda: registry.register_pattern(*given)) for given in by_hand[:N_ALONE]]  # noqa: B023
+        with registry.kept_open():
+            alone_live = [milliseconds(lambda: registry.register_pattern(*given)) for given in by_hand[N_ALONE:]]  # noqa: B023
         training = [milliseconds(registry.get_training_data) for _ in range(4)]
         opening = [milliseconds(lambda: PatternRegistry(url)) for _ in range(21)]
-        size = path.stat().st_size / (N_TRAINING + 2 * N_ALONE)
+        size = path.stat().st_size / (N_TRAINING + 4 * N_ALONE)
         per_thousand = N_BATCH / 1_000
         return [
             row("1,000 of a batch of 10,000", batches, 100.0, scale=per_thousand),
             row("1,000 of a batch that is there already", again, None, scale=per_thousand),
-            row("one alone, committed, database kept open", live, 2.0),
-            row("one alone, committed", single, 2.0),
+            row("register_pattern, committed, database kept open", alone_live, 2.0),
+            row("register_pattern, committed", alone, 2.0),
+            row("a run with one pattern, database kept open", live, None),
+            row("a run with one pattern", single, None),
             row("get_training_data of 100,000", training, 2_000.0),
             row("open a current database", opening, 50.0),
             row("size of a pattern", [size], None, "bytes"),
         ]
+
+
+def described(hour: int) -> tuple[dict[str, object], dict[str, float]]:
+    """A pattern as a person gives it, with every feature."""
+    pattern = patterns(hour, 1)[0]
+    points = (f"{point}_{what}" for point in ("left_shoulder", "head", "right_shoulder") for what in ("price", "idx"))
+    order = {"entry_price": 100.0, "stop_loss": 98.5, "take_profit": 103.0, "detection_idx": hour}
+    entry = pattern.entry
+    named = {"symbol": entry.symbol, "timeframe": entry.timeframe, "pattern_type": entry.pattern_type}
+    data = {**named, **order, "detection_time": entry.detection_at, "validity_score": None, **dict.fromkeys(points)}
+    return data, dict(zip(CATALOGUE.names, pattern.features.tolist(), strict=True))
 
 
 def take(pattern: Pattern) -> Decision:
