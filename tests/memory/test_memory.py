@@ -227,7 +227,7 @@ def test_a_pattern_ignored_by_hand_is_never_known(hourly, hourly_entries, first_
 def test_few_labels_are_named(hourly):
     entry = make_entry(hourly, 400)
     decision = walk(hourly, [entry], noise(30, known_until=entry.known_at)).decide(entry)
-    assert (decision.action, decision.reason) == ("abstain", "warming_up: 30 of 62 outcomes known")
+    assert (decision.action, decision.reason) == ("abstain", "few_labels: 30 of 62 outcomes known")
     assert len(decision.neighbours) == 10, "neighbours are shown before a model can speak"
     assert walk(hourly, [entry]).decide(entry).neighbours == ()
 
@@ -236,7 +236,7 @@ def test_few_labels_are_named(hourly):
 def test_few_labels_are_fewer_than_needed(hourly, n_known):
     entry = make_entry(hourly, 400)
     decision = walk(hourly, [entry], noise(n_known, known_until=entry.known_at)).decide(entry)
-    if decision.reason.startswith("warming_up"):
+    if decision.reason.startswith("few_labels: ") and decision.model is None:
         seen, needed = (int(word) for word in decision.reason.split() if word.isdigit())
         assert seen < needed
 
@@ -263,7 +263,7 @@ def test_unskilled_scores_never_gate(hourly):
     known = noise(150, known_until=entry.known_at, confidence=(0.1, 0.8), seed=1)
     decision = walk(hourly, [entry], known, Policy(requirements=EAGER)).decide(entry)
     assert decision.action == "abstain"
-    assert decision.reason.startswith("no_skill: Brier skill -")
+    assert decision.reason.startswith("no_skill: evidence -")
 
 
 def test_too_few_scores_never_gate(hourly):
