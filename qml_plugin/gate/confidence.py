@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,6 +23,7 @@ FitRung = Callable[[Float32Array, BoolArray, FloatArray, int], Rung]
 _N_BLOCKS = 4
 _MIN_PER_CLASS = 10
 _SLOPE_PRIOR = (1.0, 0.5)
+_TRIED_FROM = {"logistic": 0.0, "xgboost": 200.0}
 _STANDARD_ERRORS = {"logistic": 0.0, "xgboost": 1.0}
 _VENN_ABERS_FROM = 800.0
 _Z = 1.6448536269514722  # of a two-sided 90 % interval
@@ -45,7 +47,7 @@ class ConfidenceModel:
     calibration: str
     _covariance: FloatArray = field(repr=False)
     _rung: Rung | None = field(repr=False)
-    _explainer: BoostedTrees = field(repr=False)
+    _explainer: Callable[[], BoostedTrees] = field(repr=False)
     _venn_abers: VennAbers | None = field(repr=False)
 
     def predict(self, features: Float32Array, base_rate: float | None = None) -> FloatArray:
@@ -119,8 +121,8 @@ class ConfidenceModel:
     def contributions(self, features_row: Float32Array) -> FloatArray:
         """What each feature adds to the log-odds of a win, as XGBoost sees it.
 
-        The XGBoost candidate explains also where a lower rung speaks: it is always fitted, so that explanations stay
-        comparable. They then describe the candidate, not the confidence given.
+        The XGBoost candidate explains also where a lower rung speaks, so that explanations stay comparable; it is fitted
+        when first asked. They then describe the candidate, not the confidence given.
 
         Parameters
         ----------
@@ -144,7 +146,7 @@ class ConfidenceModel:
             If a value is infinite.
         """
         row = self._checked(np.reshape(features_row, (1, -1)))[0]
-        return self._explainer.contributions(row)
+        return self._explainer().contributions(row)
 
     def _checked(self, features: Float32Array) -> Float32Array:
         """Features as float32 of the right width."""
@@ -174,8 +176,8 @@ def fit_confidence(
     1, since the scores are log-odds already; its level is the base rate. From 800 effective events on Venn-Abers takes
     the place of the sigmoid where its out-of-fold log loss is lower. ``"auto"`` climbs from the base rate to logistic
     regression to XGBoost, each step only where its out-of-fold log loss is below that of the rung it stands on; the
-    step to XGBoost must win by a standard error, since trees, unlike the learnt penalty, do not fall silent where there
-    is little to say. A learner named outright speaks without that comparison. A learner whose scores do not rise with the outcomes (slope
+    step to XGBoost is tried from 200 effective events on and must win by a standard error, since trees, unlike the learnt
+    penalty, do not fall silent where there is little to say. A learner named outright speaks without that comparison. A learner whose scores do not rise with the outcomes (slope
     <= 0 without the prior), or that cannot be checked because there are too few outcomes of one kind, never speaks.
 
     Parameters
@@ -225,7 +227,7 @@ def fit_confidence(
     weight = np.asarray(weight, dtype=np.float64)
     _check_events(features, is_win, weight, known_at, resolved_at)
 
-    explainer = BoostedTrees.fit(features, is_win, weight, seed)
+    explainer = cache(partial(BoostedTrees.fit, features, is_win, weight, seed))
     base_rate, n_effective = float(np.average(is_win, weights=weight)), float(weight.sum())
     sampling = np.diag([0.0, 1 / (n_effective * base_rate * (1 - base_rate) + 0.125)])
     base = ConfidenceModel(
@@ -236,7 +238,8 @@ def fit_confidence(
         return base
     chosen, to_beat = base, _row_losses(_base_rate_elsewhere(is_win, weight, folds), is_win, folds)
     tested_weight = weight[_tested(folds)]
-    for name in _FITTERS if model == "auto" else (model,):
+    ladder = [name for name in _FITTERS if n_effective >= _TRIED_FROM[name]] if model == "auto" else [model]
+    for name in ladder:
         scores = _out_of_fold_scores(_FITTERS[name], features, is_win, weight, folds, seed)
         calibration = _calibrated(scores, is_win, weight, folds)
         if calibration is None:
@@ -251,7 +254,7 @@ def fit_confidence(
             slope=calibration.slope,
             calibration="sigmoid" if calibration.venn_abers is None else "venn_abers",
             _covariance=calibration.covariance,
-            _rung=explainer if name == "xgboost" else _FITTERS[name](features, is_win, weight, seed),
+            _rung=explainer() if name == "xgboost" else _FITTERS[name](features, is_win, weight, seed),
             _venn_abers=calibration.venn_abers,
         )
     return chosen

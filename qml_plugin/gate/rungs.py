@@ -30,13 +30,13 @@ _NUMBERS_REAL = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 _LEAST_VARIANCE = 1e-6
 _MAX_STEPS = 30
 _TOLERANCE = 1e-9
-_ROUNDS = 120
+_ROUNDS = 60
 _MAX_BIN = 64
 _TREES: dict[str, object] = {
     "objective": "binary:logistic",
     "tree_method": "hist",
     "max_depth": 3,
-    "eta": 0.05,
+    "eta": 0.1,
     "subsample": 0.8,
     "colsample_bytree": 0.5,
     "min_child_weight": 5,
