@@ -6,13 +6,16 @@
 from qml_plugin.gate.confidence import ConfidenceModel, fit_confidence
 from qml_plugin.gate.evidence import Evidence, Requirements, Verdict
 from qml_plugin.gate.online import GateSettings, Judgement, OnlineGate, schedule_size
+from qml_plugin.gate.sizing import kelly_risk_frac
 from qml_plugin.gate.threshold import best_threshold, break_even_confidence, expected_r
+from qml_plugin.gate.trial import GateTrial, gate_trial
 from qml_plugin.gate.walk_forward import WalkForwardGate
 
 __all__ = [
     "ConfidenceModel",
     "Evidence",
     "GateSettings",
+    "GateTrial",
     "Judgement",
     "OnlineGate",
     "Requirements",
@@ -22,5 +25,7 @@ __all__ = [
     "break_even_confidence",
     "expected_r",
     "fit_confidence",
+    "gate_trial",
+    "kelly_risk_frac",
     "schedule_size",
 ]
