@@ -118,7 +118,9 @@ def persistent(noise: NDArray[np.float64], memory: float) -> NDArray[np.float64]
     return np.array(rows)
 
 
-def price_moves(known_at: NDArray[np.int64], resolved_at: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.float64]:
+def price_moves(
+    known_at: NDArray[np.int64], resolved_at: NDArray[np.int64], rng: np.random.Generator
+) -> NDArray[np.float64]:
     """Standard normal moves of one Brownian path over each holding period; they depend as far as periods overlap."""
     times = np.unique(np.concatenate([known_at, resolved_at]))
     path = np.concatenate([[0.0], np.cumsum(rng.normal(size=len(times) - 1) * np.sqrt(np.diff(times)))])
@@ -201,7 +203,10 @@ def calibration_error(confidence: NDArray[np.float64], outcome: NDArray[np.float
 def figures(kind: Kind, worlds: list[dict]) -> dict[str, object]:
     """The row of a kind."""
     active = [w for w in worlds if w["is_ever_active"]]
-    pooled = {name: np.concatenate([np.asarray(w[name], float) for w in active] or [np.empty(0)]) for name in ("confidence", "is_win", "p_win")}
+    pooled = {
+        name: np.concatenate([np.asarray(w[name], float) for w in active] or [np.empty(0)])
+        for name in ("confidence", "is_win", "p_win")
+    }
     long_enough = [w for w in active if len(w["confidence"]) >= 100]
     let_go = [w["let_go_after"] for w in worlds if w["let_go_after"] is not None]
     mean = lambda values: float(np.mean(values)) if len(values) else float("nan")  # noqa: E731
@@ -269,9 +274,13 @@ def main() -> None:
     with ProcessPoolExecutor(options.processes) as pool:
         for kind in KINDS:
             if kind.name in options.kinds:
-                worlds = run_kind(kind, options.first_seed, max(1, round(options.share * kind.n_worlds)), options.out, pool)
+                worlds = run_kind(
+                    kind, options.first_seed, max(1, round(options.share * kind.n_worlds)), options.out, pool
+                )
                 row = figures(kind, worlds)
-                (options.out / f"{kind.name.replace(' ', '_').replace(',', '')}-{options.first_seed}.json").write_text(json.dumps(asdict(kind) | row))
+                (options.out / f"{kind.name.replace(' ', '_').replace(',', '')}-{options.first_seed}.json").write_text(
+                    json.dumps(asdict(kind) | row)
+                )
                 print("  ".join(f"{name} {show(value)}" for name, value in row.items()), flush=True)
 
 

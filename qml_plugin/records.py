@@ -216,9 +216,15 @@ class Explanation:
 
     def __str__(self) -> str:
         data = self.data
-        lines = [f"{data['action']} ({data['reason']})" + (f": {data['reason_detail']}" if data["reason_detail"] else "")]
+        lines = [
+            f"{data['action']} ({data['reason']})" + (f": {data['reason_detail']}" if data["reason_detail"] else "")
+        ]
         if data["confidence"] is not None:
-            interval = "" if data["confidence_low"] is None else f", {data['confidence_low']:.3f} to {data['confidence_high']:.3f}"
+            interval = (
+                ""
+                if data["confidence_low"] is None
+                else f", {data['confidence_low']:.3f} to {data['confidence_high']:.3f}"
+            )
             lines.append(
                 f"P(win) {data['confidence']:.3f}{interval}; base rate {data['base_rate']:.3f}, threshold "
                 f"{data['threshold']:.3f}; {data['model']} spoke, {data['n_known']} outcomes known"
@@ -235,7 +241,9 @@ class Explanation:
             mean_r = sum(neighbour["r_multiple"] for neighbour in near) / len(near)
             lines.append(f"of {len(near)} nearest past patterns {won} won, mean {mean_r:+.2f} R")
         if data["contributions"]:
-            lines.append("XGBoost, log-odds: " + ", ".join(f"{c['feature']} {c['log_odds']:+.3f}" for c in data["contributions"]))
+            lines.append(
+                "XGBoost, log-odds: " + ", ".join(f"{c['feature']} {c['log_odds']:+.3f}" for c in data["contributions"])
+            )
         return "\n".join(lines)
 
 

@@ -174,10 +174,12 @@ def fit_confidence(
     Each learner scores the later 4/5 of the events in four purged walk-forward blocks. A sigmoid turns scores into
     P(win); to compare rungs, the sigmoid of a block is fitted on the other blocks. Its slope has a normal prior of mean
     1, since the scores are log-odds already; its level is the base rate. From 800 effective events on Venn-Abers takes
-    the place of the sigmoid where its out-of-fold log loss is lower. ``"auto"`` climbs from the base rate to logistic
-    regression to XGBoost, each step only where its out-of-fold log loss is below that of the rung it stands on; the
-    step to XGBoost is tried from 200 effective events on and must win by a standard error, since trees, unlike the learnt
-    penalty, do not fall silent where there is little to say. A learner named outright speaks without that comparison. A learner whose scores do not rise with the outcomes (slope
+    the place of the sigmoid where its out-of-fold log loss is lower.
+
+    ``"auto"`` climbs from the base rate to logistic regression to XGBoost, each step only where its out-of-fold log
+    loss is below that of the rung it stands on. The step to XGBoost is tried from 200 effective events on and must win
+    by a standard error, since trees, unlike the learnt penalty, do not fall silent where there is little to say. A
+    learner named outright speaks without that comparison. A learner whose scores do not rise with the outcomes (slope
     <= 0 without the prior), or that cannot be checked because there are too few outcomes of one kind, never speaks.
 
     Parameters
@@ -348,14 +350,14 @@ def _row_losses(confidence: FloatArray, is_win: BoolArray, folds: Folds) -> Floa
     """Log loss of each tested row, in nats."""
     rows = _tested(folds)
     p = np.clip(np.where(is_win[rows], confidence[rows], 1 - confidence[rows]), 1e-6, 1.0)
-    return -np.log(p)
+    return np.asarray(-np.log(p))
 
 
 def _wins(saved: FloatArray, weight: FloatArray, n_standard_errors: float) -> bool:
     """Whether the weighted mean of what was saved lies above zero by so many standard errors."""
     mean = float(np.average(saved, weights=weight))
     error = np.sqrt(float(np.average((saved - mean) ** 2, weights=weight)) / float(weight.sum()))
-    return mean > n_standard_errors * error
+    return bool(mean > n_standard_errors * error)
 
 
 def _log_odds(p: ArrayLike) -> FloatArray:

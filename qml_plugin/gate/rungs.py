@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -97,7 +96,7 @@ def _prior_variance(inputs: FloatArray, is_win: BoolArray, weight: FloatArray) -
     share = float(np.average(is_win, weights=weight))
     gradient = (weight * (is_win - share)) @ inputs
     information = share * (1 - share) * (weight @ inputs**2)
-    n_features = np.count_nonzero(information > 0)
+    n_features = int(np.count_nonzero(information > 0))
     evidence, variances = [0.0], [np.zeros(len(gradient))]
     for total in _TOTAL_VARIANCES:
         for n_real in sorted({min(n, n_features) for n in _NUMBERS_REAL} - {0}):
@@ -146,7 +145,10 @@ class BoostedTrees:
         start = float(np.clip(np.average(is_win, weights=weight), 0.01, 0.99))
         with one_thread():
             data = xgboost.QuantileDMatrix(features, label=is_win, weight=weight, max_bin=_MAX_BIN, nthread=1)
-            return cls(xgboost.train(_TREES | {"seed": seed, "base_score": start}, data, num_boost_round=_ROUNDS), float(logit(start)))
+            return cls(
+                xgboost.train(_TREES | {"seed": seed, "base_score": start}, data, num_boost_round=_ROUNDS),
+                float(logit(start)),
+            )
 
     def score(self, features: Float32Array) -> FloatArray:
         """Margin of the ensemble less where it started."""

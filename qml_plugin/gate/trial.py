@@ -249,12 +249,20 @@ def _columns(
     traded = None if returns is None else np.asarray(returns, dtype=np.float64)
     lengths = {len(column) for column in (actions, scores, r, won) + (() if traded is None else (traded,))}
     if len(lengths) != 1 or lengths == {0}:
-        raise DataError(f"columns of lengths {sorted(lengths)} refused. Each entry needs all of them, and there must be one.")
+        raise DataError(
+            f"columns of lengths {sorted(lengths)} refused. Each entry needs all of them, and there must be one."
+        )
     unknown = sorted(set(actions.tolist()) - {"take", "skip", "abstain"})
     if unknown:
         raise DataError(f"action {unknown[0]!r} is unknown. Use 'take', 'skip' or 'abstain'.")
-    if np.isinf(r).any() or np.isinf(scores).any() or (traded is not None and not np.isfinite(traded[np.isfinite(r)]).all()):
-        raise DataError("an R, a confidence or a return of a resolved entry is not finite. Leave open entries' R as NaN.")
+    if (
+        np.isinf(r).any()
+        or np.isinf(scores).any()
+        or (traded is not None and not np.isfinite(traded[np.isfinite(r)]).all())
+    ):
+        raise DataError(
+            "an R, a confidence or a return of a resolved entry is not finite. Leave open entries' R as NaN."
+        )
     resolved = np.isfinite(r)
     return (
         actions[resolved], scores[resolved], r[resolved], won[resolved], None if traded is None else traded[resolved],

@@ -43,6 +43,4 @@ class Policy:
 
     def gate_settings(self) -> GateSettings:
         """What of this concerns the gate."""
-        return GateSettings(
-            self.model, self.min_confidence, self.cost_r, self.on_abstain, self.requirements, self.seed
-        )
+        return GateSettings(self.model, self.min_confidence, self.cost_r, self.on_abstain, self.requirements, self.seed)

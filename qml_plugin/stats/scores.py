@@ -65,9 +65,7 @@ def reliability(confidence: FloatArray, is_win: BoolArray, n_bins: int = _N_BINS
     z = 1.6448536269514722
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     margin = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
-    return Reliability(
-        np.array([confidence[rows].mean() for rows in bins]), share, centre - margin, centre + margin, n
-    )
+    return Reliability(np.array([confidence[rows].mean() for rows in bins]), share, centre - margin, centre + margin, n)
 
 
 def calibration_error(confidence: FloatArray, is_win: BoolArray, n_bins: int = _N_BINS) -> float:

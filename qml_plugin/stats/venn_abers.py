@@ -111,7 +111,9 @@ def _grouped(scores: FloatArray, wins: FloatArray, weight: FloatArray) -> tuple[
         member = np.floor(_MOST_GROUPS * middle / mass.sum()).astype(np.int64)[member]
         _, member = np.unique(member, return_inverse=True)
     mass = np.bincount(member, weights=weight)
-    return np.bincount(member, weights=weight * scores) / mass, mass, np.bincount(member, weights=weight * wins)
+    won = np.bincount(member, weights=weight * wins)
+    edges = np.bincount(member, weights=weight * scores) / mass
+    return edges.astype(np.float64), mass.astype(np.float64), won.astype(np.float64)
 
 
 def _isotonic_at(mass: FloatArray, wins: FloatArray, place: int, own: float, outcome: float) -> float:

@@ -1,5 +1,6 @@
 """Slow, obvious twins of the gate's running accounts."""
 
+import itertools
 import math
 
 import numpy as np
@@ -12,7 +13,7 @@ def uncovered(rows, i):
     if begin == end:
         return float(not any(b <= begin <= e for b, e in others))
     edges = sorted({begin, end, *(x for pair in others for x in pair if begin < x < end)})
-    free = sum(hi - lo for lo, hi in zip(edges, edges[1:]) if not any(b <= lo and hi <= e for b, e in others))
+    free = sum(hi - lo for lo, hi in itertools.pairwise(edges) if not any(b <= lo and hi <= e for b, e in others))
     return free / (end - begin)
 
 

@@ -183,7 +183,7 @@ def test_the_base_rate_of_now_moves_the_confidence(models, strong):
 
 
 def test_venn_abers_calibrates_where_the_past_is_rich_and_it_wins():
-    features, is_win, weight, known_at, resolved_at = worlds.steps(3000, 1)
+    features, is_win, _, known_at, resolved_at = worlds.steps(3000, 1)
     model = fit_confidence(features, is_win, np.ones(3000), known_at, resolved_at, seed=3, model="logistic")
     assert model.calibration == "venn_abers"
     fresh = worlds.steps(4000, 2)

@@ -42,7 +42,9 @@ def test_one_row_per_event_in_time_order(strong, table):
 
 def test_the_order_of_the_arrays_does_not_matter(strong, table):
     shuffled = np.random.default_rng(0).permutation(400)
-    again = WalkForwardGate(seed=0, requirements=EAGER).run(**{name: column[shuffled] for name, column in strong.items()})
+    again = WalkForwardGate(seed=0, requirements=EAGER).run(
+        **{name: column[shuffled] for name, column in strong.items()}
+    )
     assert list(shuffled[again.index]) == list(table.index)
     pd.testing.assert_frame_equal(again.reset_index(drop=True), table.reset_index(drop=True))
 
@@ -71,7 +73,8 @@ def test_a_table_that_ends_earlier_gives_the_same_past(strong, table):
 def test_times_may_be_datetimes(strong, table):
     for zone in (None, "Europe/Berlin"):
         at = {
-            name: pd.to_datetime(strong[name], unit="us", utc=True).tz_convert(zone) for name in ("known_at", "resolved_at")
+            name: pd.to_datetime(strong[name], unit="us", utc=True).tz_convert(zone)
+            for name in ("known_at", "resolved_at")
         }
         again = WalkForwardGate(seed=0, requirements=EAGER).run(strong["X"], r_multiple=strong["r_multiple"], **at)
         pd.testing.assert_frame_equal(again, table, check_exact=True)

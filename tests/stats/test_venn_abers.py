@@ -41,7 +41,12 @@ def test_many_scores_are_fused_and_stay_calibrated():
 
 @pytest.mark.parametrize(
     ("scores", "weight", "message"),
-    [([], [], "got 0 scores"), ([1.0], [1.0, 2.0], "2 weights"), ([np.nan], [1.0], "not finite"), ([1.0], [0.0], "not positive")],
+    [
+        ([], [], "got 0 scores"),
+        ([1.0], [1.0, 2.0], "2 weights"),
+        ([np.nan], [1.0], "not finite"),
+        ([1.0], [0.0], "not positive"),
+    ],
 )
 def test_events_that_cannot_be_used_are_refused(scores, weight, message):
     with pytest.raises(DataError, match=message):
