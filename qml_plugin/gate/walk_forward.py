@@ -38,6 +38,7 @@ class WalkForwardGate:
 
     Examples
     --------
+    >>> import numpy as np
     >>> rng = np.random.default_rng(0)
     >>> X, known_at = rng.normal(size=(300, 4)), np.arange(300) * 3_600_000_000
     >>> r_multiple = np.where(rng.random(300) < 0.4, 1.5, -1.0)
