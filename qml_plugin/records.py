@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,11 +149,23 @@ class Neighbour:
 
 
 @dataclass(frozen=True, slots=True)
+class Bucket:
+    """Past entries of a like confidence: `n` of them scored ``low`` to ``high``, and ``win_frac`` of those won."""
+
+    low: float
+    high: float
+    n: int
+    win_frac: float
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What was done with an entry, and why.
 
     ``action`` is ``"take"``, ``"skip"`` or ``"abstain"`` (the entry passes unjudged). ``confidence`` is the calibrated
-    P(win), None where no model could speak; ``base_rate`` is the share of wins among the patterns known then. ``contributions`` are the largest XGBoost contributions in log-odds.
+    P(win), None where no model could speak, and ``low`` and ``high`` its 90 % interval; ``base_rate`` is the share of
+    wins among the patterns known then, half a win and half a loss added. ``contributions`` are the largest XGBoost
+    contributions in log-odds. ``bucket`` is what became of past entries of a like confidence.
     """
 
     pattern_id: str
@@ -165,10 +178,73 @@ class Decision:
     n_known: int = 0
     neighbours: tuple[Neighbour, ...] = ()
     contributions: tuple[tuple[str, float], ...] = ()
+    low: float | None = None
+    high: float | None = None
+    bucket: Bucket | None = None
 
     @property
     def is_taken(self) -> bool:
         return self.action != "skip"
+
+    def explain(self) -> Explanation:
+        """Everything that led to the decision: ``.data`` for programs, ``str()`` of it for people."""
+        code, _, detail = self.reason.partition(":")
+        return Explanation({
+            "pattern_id": self.pattern_id,
+            "action": self.action,
+            "is_taken": self.is_taken,
+            "reason": code,
+            "reason_detail": detail.strip(),
+            "confidence": self.confidence,
+            "confidence_low": self.low,
+            "confidence_high": self.high,
+            "base_rate": self.base_rate,
+            "threshold": self.threshold,
+            "model": self.model,
+            "n_known": self.n_known,
+            "bucket": None if self.bucket is None else asdict(self.bucket),
+            "contributions": [{"feature": name, "log_odds": value} for name, value in self.contributions],
+            "neighbours": [asdict(neighbour) for neighbour in self.neighbours],
+        })  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a decision was made: ``data`` holds plain numbers, text and lists that JSON can take."""
+
+    data: dict[str, Any]
+
+    def __str__(self) -> str:
+        data = self.data
+        lines = [
+            f"{data['action']} ({data['reason']})" + (f": {data['reason_detail']}" if data["reason_detail"] else "")
+        ]
+        if data["confidence"] is not None:
+            interval = (
+                ""
+                if data["confidence_low"] is None
+                else f", {data['confidence_low']:.3f} to {data['confidence_high']:.3f}"
+            )
+            lines.append(
+                f"P(win) {data['confidence']:.3f}{interval}; base rate {data['base_rate']:.3f}, threshold "
+                f"{data['threshold']:.3f}; {data['model']} spoke, {data['n_known']} outcomes known"
+            )
+        else:
+            lines.append(f"no confidence; {data['n_known']} outcomes known")
+        if bucket := data["bucket"]:
+            lines.append(
+                f"of {bucket['n']} past entries with P(win) {bucket['low']:.3f} to {bucket['high']:.3f}, "
+                f"{bucket['win_frac']:.1%} won"
+            )
+        if near := data["neighbours"]:
+            won = sum(neighbour["is_win"] for neighbour in near)
+            mean_r = sum(neighbour["r_multiple"] for neighbour in near) / len(near)
+            lines.append(f"of {len(near)} nearest past patterns {won} won, mean {mean_r:+.2f} R")
+        if data["contributions"]:
+            lines.append(
+                "XGBoost, log-odds: " + ", ".join(f"{c['feature']} {c['log_odds']:+.3f}" for c in data["contributions"])
+            )
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True, slots=True)

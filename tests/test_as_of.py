@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from backtesting import Backtest
 
-import qml_plugin.memory.past
+import qml_plugin.gate.online
 from qml_plugin import PatternMemory, PatternRegistry
 from strategies.moving_average import MovingAverageCross
 from strategies.qml import QMLStrategy
@@ -47,13 +47,13 @@ def with_another_future(data: pd.DataFrame, n: int) -> pd.DataFrame:
 def training_rows(monkeypatch):
     """Every row that a model was fitted on, with the moment at which it was fitted."""
     seen = []
-    past, fit = qml_plugin.memory.past, qml_plugin.memory.past.fit_confidence
+    online, fit = qml_plugin.gate.online, qml_plugin.gate.online.fit_confidence
 
     def watched_fit(features, is_win, weight, known_at, resolved_at, **options):
         seen.append(resolved_at)
         return fit(features, is_win, weight, known_at, resolved_at, **options)
 
-    monkeypatch.setattr(past, "fit_confidence", watched_fit)
+    monkeypatch.setattr(online, "fit_confidence", watched_fit)
     decide = PatternMemory.decide
 
     def watched_decide(self, entry):

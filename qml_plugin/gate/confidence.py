@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, logit
 
 from qml_plugin.errors import DataError, FeatureMismatch
 from qml_plugin.gate.rungs import BoostedTrees, Float32Array, Logistic, Rung, load_xgboost
 from qml_plugin.records import FloatArray, IntArray
-from qml_plugin.stats.calibration import brier_score, fit_sigmoid, sigmoid
+from qml_plugin.stats.calibration import fit_sigmoid, sigmoid_covariance
 from qml_plugin.stats.splits import purged_walk_forward
+from qml_plugin.stats.venn_abers import VennAbers
 
 BoolArray = NDArray[np.bool_]
 FitRung = Callable[[Float32Array, BoolArray, FloatArray, int], Rung]
 
 _N_BLOCKS = 4
 _MIN_PER_CLASS = 10
+_SLOPE_PRIOR = (1.0, 0.5)
+_TRIED_FROM = {"logistic": 0.0, "xgboost": 200.0}
+_STANDARD_ERRORS = {"logistic": 0.0, "xgboost": 1.0}
+_VENN_ABERS_FROM = 800.0
+_Z = 1.6448536269514722  # of a two-sided 90 % interval
 _FITTERS: dict[str, FitRung] = {"logistic": Logistic.fit, "xgboost": BoostedTrees.fit}
 
 
@@ -27,24 +35,30 @@ class ConfidenceModel:
     """A fitted confidence, made by `fit_confidence`.
 
     ``name`` is the rung that speaks: ``"base_rate"``, ``"logistic"`` or ``"xgboost"``. ``base_rate`` is the weighted
-    share of wins in the rows of the fit. ``slope`` and ``intercept`` are its calibration, 0 for the base rate.
+    share of wins in the rows of the fit, ``n_effective`` their summed weights. ``slope`` stretches the scores of the
+    rung, 0 for the base rate; ``calibration`` is ``"none"``, ``"sigmoid"`` or ``"venn_abers"``.
     """
 
     name: str
     base_rate: float
     n_features: int
+    n_effective: float
     slope: float
-    intercept: float
+    calibration: str
+    _covariance: FloatArray = field(repr=False)
     _rung: Rung | None = field(repr=False)
-    _explainer: BoostedTrees = field(repr=False)
+    _explainer: Callable[[], BoostedTrees] = field(repr=False)
+    _venn_abers: VennAbers | None = field(repr=False)
 
-    def predict(self, features: Float32Array) -> FloatArray:
+    def predict(self, features: Float32Array, base_rate: float | None = None) -> FloatArray:
         """Calibrated P(win) of each row.
 
         Parameters
         ----------
         features : ndarray of shape (n_rows, n_features), float32
             NaN is missing.
+        base_rate : float, 0..1, optional
+            The base rate known now, which moves on between two fits; without it that of the fit.
 
         Returns
         -------
@@ -62,16 +76,53 @@ class ConfidenceModel:
         DataError
             If a value is infinite.
         """
+        return self.predict_interval(features, base_rate)[0]
+
+    def predict_interval(
+        self, features: Float32Array, base_rate: float | None = None
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Calibrated P(win) of each row, and how well the past pins it down.
+
+        Parameters
+        ----------
+        features, base_rate
+            As for `predict`.
+
+        Returns
+        -------
+        (confidence, low, high) : ndarrays of shape (n_rows,), float64, 0..1
+            ``low`` and ``high`` bound, at 90 %, the share of wins among entries that get this score: the sampling error
+            of the calibration, widened to the two probabilities of Venn-Abers where that calibrates. They do not say
+            how sure the outcome of one entry is.
+
+        Point in time
+        -------------
+        Value t reads features[t] and the rows of the fit only.
+
+        Raises
+        ------
+        FeatureMismatch
+            If the number of features is not that of the fit.
+        DataError
+            If a value is infinite.
+        """
         features = self._checked(features)
-        if self._rung is None:
-            return np.full(len(features), self.base_rate)
-        return sigmoid(self._rung.score(features), self.slope, self.intercept)
+        start = _log_odds(self.base_rate if base_rate is None else base_rate)
+        scores = np.zeros(len(features)) if self._rung is None else self._rung.score(features)
+        centre = low = high = start + self.slope * scores
+        if self._venn_abers is not None:
+            moved = start - _log_odds(self.base_rate)
+            centre, low, high = (_log_odds(p) + moved for p in self._venn_abers.predict(scores))
+        (a, b), (_, c) = self._covariance
+        margin = _Z * np.sqrt(np.maximum(a * scores**2 + 2 * b * scores + c, 0.0))
+        low, high = np.minimum(low, centre - margin), np.maximum(high, centre + margin)
+        return expit(centre), expit(low), expit(high)
 
     def contributions(self, features_row: Float32Array) -> FloatArray:
         """What each feature adds to the log-odds of a win, as XGBoost sees it.
 
-        The XGBoost candidate explains also where a lower rung speaks: it is always fitted, so that explanations stay
-        comparable. They then describe the candidate, not the confidence given.
+        The XGBoost candidate explains also where a lower rung speaks, so that explanations stay comparable; it is fitted
+        when first asked. They then describe the candidate, not the confidence given.
 
         Parameters
         ----------
@@ -95,7 +146,7 @@ class ConfidenceModel:
             If a value is infinite.
         """
         row = self._checked(np.reshape(features_row, (1, -1)))[0]
-        return self._explainer.contributions(row)
+        return self._explainer().contributions(row)
 
     def _checked(self, features: Float32Array) -> Float32Array:
         """Features as float32 of the right width."""
@@ -121,10 +172,15 @@ def fit_confidence(
     """The confidence model that the outcomes so far justify.
 
     Each learner scores the later 4/5 of the events in four purged walk-forward blocks. A sigmoid turns scores into
-    P(win); to compare rungs, the sigmoid of a block is fitted on the other blocks. ``"auto"`` climbs from the base
-    rate to logistic regression to XGBoost, each step only where its out-of-fold Brier score is below that of the rung
-    it stands on. A learner named outright speaks without that comparison. A learner whose scores do not rise with the
-    outcomes (slope <= 0), or that cannot be checked because there are too few outcomes of one kind, never speaks.
+    P(win); to compare rungs, the sigmoid of a block is fitted on the other blocks. Its slope has a normal prior of mean
+    1, since the scores are log-odds already; its level is the base rate. From 800 effective events on Venn-Abers takes
+    the place of the sigmoid where its out-of-fold log loss is lower.
+
+    ``"auto"`` climbs from the base rate to logistic regression to XGBoost, each step only where its out-of-fold log
+    loss is below that of the rung it stands on. The step to XGBoost is tried from 200 effective events on and must win
+    by a standard error, since trees, unlike the learnt penalty, do not fall silent where there is little to say. A
+    learner named outright speaks without that comparison. A learner whose scores do not rise with the outcomes (slope
+    <= 0 without the prior), or that cannot be checked because there are too few outcomes of one kind, never speaks.
 
     Parameters
     ----------
@@ -133,7 +189,7 @@ def fit_confidence(
     is_win : ndarray of shape (n_events,), bool
         Outcomes.
     weight : ndarray of shape (n_events,), > 0
-        Sample weights, such as average uniqueness.
+        Average uniqueness, or other weights whose sum is an effective number of events.
     known_at, resolved_at : ndarray of shape (n_events,), int64, UTC microseconds
         The interval of each label.
     seed : int
@@ -161,7 +217,8 @@ def fit_confidence(
 
     References
     ----------
-    Platt (1999), Probabilistic outputs for support vector machines, §2.2. Lundberg, Erion & Lee (2018), Consistent
+    Platt (1999), Probabilistic outputs for support vector machines, §2.2. Vovk & Petej (2014), Venn-Abers predictors.
+    Johnstone & Silverman (2004), Needles and straw in haystacks (the learnt penalty). Lundberg, Erion & Lee (2018), Consistent
     individualized feature attribution for tree ensembles (the contributions).
     """
     load_xgboost()
@@ -172,34 +229,47 @@ def fit_confidence(
     weight = np.asarray(weight, dtype=np.float64)
     _check_events(features, is_win, weight, known_at, resolved_at)
 
-    explainer = BoostedTrees.fit(features, is_win, weight, seed)
+    explainer = cache(partial(BoostedTrees.fit, features, is_win, weight, seed))
+    base_rate, n_effective = float(np.average(is_win, weights=weight)), float(weight.sum())
+    sampling = np.diag([0.0, 1 / (n_effective * base_rate * (1 - base_rate) + 0.125)])
     base = ConfidenceModel(
-        "base_rate", float(np.average(is_win, weights=weight)), features.shape[1], 0.0, 0.0, None, explainer
+        "base_rate", base_rate, features.shape[1], n_effective, 0.0, "none", sampling, None, explainer, None
     )
     folds = _usable_folds(is_win, known_at, resolved_at)
     if folds is None:
         return base
-    chosen, to_beat = base, _base_rate_brier(is_win, weight, folds)
-    for name in _FITTERS if model == "auto" else (model,):
+    chosen, to_beat = base, _row_losses(_base_rate_elsewhere(is_win, weight, folds), is_win, folds)
+    tested_weight = weight[_tested(folds)]
+    ladder = [name for name in _FITTERS if n_effective >= _TRIED_FROM[name]] if model == "auto" else [model]
+    for name in ladder:
         scores = _out_of_fold_scores(_FITTERS[name], features, is_win, weight, folds, seed)
         calibration = _calibrated(scores, is_win, weight, folds)
-        if calibration is None or (model == "auto" and calibration.brier >= to_beat):
+        if calibration is None:
             continue
-        rung = explainer if name == "xgboost" else _FITTERS[name](features, is_win, weight, seed)
-        to_beat = calibration.brier
-        chosen = ConfidenceModel(
-            name, base.base_rate, base.n_features, calibration.slope, calibration.intercept, rung, explainer
+        margin = _STANDARD_ERRORS[name]
+        if model == "auto" and not _wins(to_beat - calibration.losses, tested_weight, margin):
+            continue
+        to_beat = calibration.losses
+        chosen = replace(
+            base,
+            name=name,
+            slope=calibration.slope,
+            calibration="sigmoid" if calibration.venn_abers is None else "venn_abers",
+            _covariance=calibration.covariance,
+            _rung=explainer() if name == "xgboost" else _FITTERS[name](features, is_win, weight, seed),
+            _venn_abers=calibration.venn_abers,
         )
     return chosen
 
 
 @dataclass(frozen=True, slots=True)
 class _Calibration:
-    """A learner's sigmoid, and its Brier score where each block is calibrated by the other blocks."""
+    """How scores become P(win), and the log loss of each tested row where its block is calibrated by the others."""
 
     slope: float
-    intercept: float
-    brier: float
+    covariance: FloatArray
+    venn_abers: VennAbers | None
+    losses: FloatArray
 
 
 Folds = list[tuple[IntArray, IntArray]]
@@ -242,32 +312,57 @@ def _out_of_fold_scores(
     return scores
 
 
-def _base_rate_brier(is_win: BoolArray, weight: FloatArray, folds: Folds) -> float:
-    """Brier score of the share of wins, each block judged by the share of the other blocks."""
+def _base_rate_elsewhere(is_win: BoolArray, weight: FloatArray, folds: Folds) -> FloatArray:
+    """For each tested row the share of wins in the other blocks; NaN for rows not tested."""
     share = np.full(len(is_win), np.nan)
     for block, (_, test) in enumerate(folds):
         others = _others(folds, block)
         share[test] = np.average(is_win[others], weights=weight[others])
-    return _brier(share, is_win, weight, folds)
+    return share
 
 
 def _calibrated(scores: FloatArray, is_win: BoolArray, weight: FloatArray, folds: Folds) -> _Calibration | None:
-    """Sigmoid of the out-of-fold scores; None where they do not rise with the outcomes."""
+    """Calibration of the out-of-fold scores; None where they do not rise with the outcomes."""
     rows = _tested(folds)
-    slope, intercept = fit_sigmoid(scores[rows], is_win[rows], weight[rows])
-    if slope <= 0:
+    if fit_sigmoid(scores[rows], is_win[rows], weight[rows])[0] <= 0:
         return None
-    confidence = np.full(len(is_win), np.nan)
+    slope, intercept = fit_sigmoid(scores[rows], is_win[rows], weight[rows], slope_prior=_SLOPE_PRIOR)
+    covariance = sigmoid_covariance(scores[rows], weight[rows], slope, intercept, slope_sd=_SLOPE_PRIOR[1])
+    base_rate = _base_rate_elsewhere(is_win, weight, folds)
+    by_sigmoid, by_venn_abers = base_rate.copy(), base_rate.copy()
+    is_rich = float(weight.sum()) >= _VENN_ABERS_FROM
     for block, (_, test) in enumerate(folds):
         others = _others(folds, block)
-        confidence[test] = sigmoid(scores[test], *fit_sigmoid(scores[others], is_win[others], weight[others]))
-    return _Calibration(slope, intercept, _brier(confidence, is_win, weight, folds))
+        columns = scores[others], is_win[others], weight[others]
+        stretch = max(fit_sigmoid(*columns, slope_prior=_SLOPE_PRIOR)[0], 0.0)
+        by_sigmoid[test] = expit(_log_odds(base_rate[test]) + stretch * scores[test])
+        if is_rich:
+            by_venn_abers[test] = VennAbers.fit(*columns).predict(scores[test])[0]
+    losses = _row_losses(by_sigmoid, is_win, folds)
+    if is_rich:
+        losses_too = _row_losses(by_venn_abers, is_win, folds)
+        if _wins(losses - losses_too, weight[rows], 0.0):
+            return _Calibration(slope, covariance, VennAbers.fit(scores[rows], is_win[rows], weight[rows]), losses_too)
+    return _Calibration(slope, covariance, None, losses)
 
 
-def _brier(confidence: FloatArray, is_win: BoolArray, weight: FloatArray, folds: Folds) -> float:
-    """Weighted Brier score over the tested rows."""
+def _row_losses(confidence: FloatArray, is_win: BoolArray, folds: Folds) -> FloatArray:
+    """Log loss of each tested row, in nats."""
     rows = _tested(folds)
-    return brier_score(confidence[rows], is_win[rows], weight[rows])
+    p = np.clip(np.where(is_win[rows], confidence[rows], 1 - confidence[rows]), 1e-6, 1.0)
+    return np.asarray(-np.log(p))
+
+
+def _wins(saved: FloatArray, weight: FloatArray, n_standard_errors: float) -> bool:
+    """Whether the weighted mean of what was saved lies above zero by so many standard errors."""
+    mean = float(np.average(saved, weights=weight))
+    error = np.sqrt(float(np.average((saved - mean) ** 2, weights=weight)) / float(weight.sum()))
+    return bool(mean > n_standard_errors * error)
+
+
+def _log_odds(p: ArrayLike) -> FloatArray:
+    """Log-odds, of a certainty those of one in a million."""
+    return np.asarray(logit(np.clip(p, 1e-6, 1 - 1e-6)))
 
 
 def _check_events(

@@ -10,18 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qml_plugin.features import CATALOGUE
-from qml_plugin.gate import ConfidenceModel, Verdict, break_even_confidence, fit_confidence, judge
-from qml_plugin.labels.weights import average_uniqueness
+from qml_plugin.gate import OnlineGate, schedule_size
 from qml_plugin.memory.policy import Policy
-from qml_plugin.records import Decision, FloatArray, IntArray, KnownPatterns, Neighbour
+from qml_plugin.records import Decision, FloatArray, KnownPatterns, Neighbour
 from qml_plugin.retrieval import Scaler, VectorStore
 
 NEIGHBOUR_FEATURES = ("sim_win_share", "sim_mean_r", "sim_std_r", "sim_nearest_distance", "sim_mean_distance")
-
-_FIRST_EPOCH = 20
-_FIRST_MODEL = 62  # a size of the schedule: 20, 24, 29, 35, 42, 51, 62
-_FEWEST_OF_A_CLASS = 10
-_EPOCH_GROWTH = 1.2
+_NEAREST_DISTANCE = NEIGHBOUR_FEATURES.index("sim_nearest_distance") - len(NEIGHBOUR_FEATURES)
 # One order with a stop a hair away must not outweigh all others in a mean.
 _MOST_R = 10.0
 
@@ -42,28 +37,22 @@ class Resolved:
 
 
 class Past:
-    """Everything that has resolved by now, in one order, with the scaler, stores and model of the current epoch."""
+    """Everything that has resolved by now, in one order, with the scaler, stores and gate of the current epoch."""
 
-    def __init__(self, snapshot: KnownPatterns) -> None:
+    def __init__(self, snapshot: KnownPatterns, policy: Policy) -> None:
         self._snapshot = snapshot
         self._not_own = snapshot.ignored.union(snapshot.pattern_id)
         self._read = 0
         self._rows: list[Resolved] = []
-        self._n_wins = 0
+        self._n_neighbours = policy.n_neighbours
         self._epoch_size = 0
         self._scaler: Scaler | None = None
         self._scaler_id: str | None = None
         self._stores: dict[int, VectorStore] = {}
-        self._scored: list[int] = []
-        self.model: ConfidenceModel | None = None
-        self.break_even = math.nan
+        self.gate = OnlineGate(policy.gate_settings())
 
     def __len__(self) -> int:
         return len(self._rows)
-
-    @property
-    def n_scored(self) -> int:
-        return len(self._scored)
 
     def advance(self, as_of: int, own: Sequence[Resolved], decisions: Mapping[str, Decision]) -> None:
         """Append what has resolved by `as_of`; a pattern that the snapshot holds is taken from there.
@@ -79,15 +68,20 @@ class Past:
             if math.isnan(row.confidence) and decision is not None and decision.confidence is not None:
                 row = replace(row, confidence=decision.confidence)
             row = replace(row, r_multiple=min(max(row.r_multiple, -_MOST_R), _MOST_R))
-            if not math.isnan(row.confidence):
-                self._scored.append(len(self._rows))
             self._rows.append(row)
-            self._n_wins += row.is_win
+            self.gate.learn(
+                row.known_at,
+                row.resolved_at,
+                row.is_win,
+                row.r_multiple,
+                confidence=row.confidence,
+                group=row.group,
+            )
             if self._scaler is not None:
                 self._index([len(self._rows) - 1], self._scaler.transform(row.features[None, :]))
 
-    def open_epoch(self, policy: Policy) -> None:
-        """Refit scaler and model when the past has grown by a fifth; both see a prefix of the past only."""
+    def open_epoch(self) -> None:
+        """Refit scaler and gate when the past has grown by a fifth; both see a prefix of the past only."""
         size = schedule_size(len(self))
         if size == self._epoch_size:
             return
@@ -99,61 +93,22 @@ class Past:
         vectors = self._scaler.transform(features)
         self._stores = {}
         self._index(range(len(self)), vectors)
-        is_win = np.array([row.is_win for row in rows])
-        n_wins = int(is_win.sum())
-        self.model = None
-        if size >= _FIRST_MODEL and min(n_wins, size - n_wins) >= _FEWEST_OF_A_CLASS:
-            r_multiple = np.array([row.r_multiple for row in rows])
-            self.break_even = break_even_confidence(r_multiple, is_win)
-            self.model = fit_confidence(
-                self._training_inputs(rows, vectors, policy.n_neighbours),
-                is_win,
-                self._uniqueness(rows),
-                np.array([row.known_at for row in rows]),
-                np.array([row.resolved_at for row in rows]),
-                seed=policy.seed,
-                model=policy.model,
-            )
-
-    def why_no_model(self) -> str:
-        """Reason to abstain while nothing has been fitted."""
-        if self._epoch_size < _FIRST_MODEL:
-            return f"warming_up: {len(self)} of {_FIRST_MODEL} outcomes known"
-        return f"one_class: fewer than {_FEWEST_OF_A_CLASS} wins or losses of {self._epoch_size}"
-
-    def base_rate(self) -> float:
-        """Share of wins among everything known now."""
-        return self._n_wins / len(self._rows)
+        if self.gate.due:
+            inputs = self._training_inputs(rows, vectors, self._n_neighbours)
+            self.gate.refit(inputs, inputs[:, _NEAREST_DISTANCE].astype(np.float64))
 
     def neighbours(
-        self, features: NDArray[np.float32], side: int, as_of: int, k: int
+        self, features: NDArray[np.float32], side: int, as_of: int
     ) -> tuple[tuple[Neighbour, ...], FloatArray]:
         """The nearest resolved patterns of the same side, and their summary as model inputs."""
         if self._scaler is None:
             return (), _summary([], np.empty(0))
-        found, distances = self._nearest(self._scaler.transform(features[None, :])[0], side, as_of, k)
+        found, distances = self._nearest(self._scaler.transform(features[None, :])[0], side, as_of, self._n_neighbours)
         neighbours = tuple(
             Neighbour(row.pattern_id, float(distance), row.resolved_at, row.is_win, row.r_multiple)
             for row, distance in zip(found, distances, strict=True)
         )
         return neighbours, _summary(found, distances)
-
-    def judge(self, n_scored: int, threshold: float, policy: Policy) -> Verdict:
-        """Verdict on the first `n_scored` scores whose outcome is known."""
-        rows = [self._rows[position] for position in self._scored[:n_scored]]
-        resolved_at = np.array([row.resolved_at for row in self._rows])
-        n_known = np.searchsorted(resolved_at, [row.known_at for row in rows], side="right")
-        wins = np.concatenate([[0], np.cumsum([row.is_win for row in self._rows])])
-        return judge(
-            np.array([row.confidence for row in rows]),
-            threshold,
-            np.array([row.is_win for row in rows], dtype=np.bool_),
-            np.array([row.r_multiple for row in rows]),
-            self._uniqueness(rows),
-            np.where(n_known > 0, wins[n_known] / np.maximum(n_known, 1), 0.5),
-            seed=policy.seed,
-            requirements=policy.requirements,
-        )
 
     def _from_snapshot(self, i: int) -> Resolved:
         snapshot = self._snapshot
@@ -199,20 +154,6 @@ class Past:
             np.concatenate([row.features, [row.side], summary]) for row, summary in zip(rows, summaries, strict=True)
         ]
         return np.array(inputs, dtype=np.float32)
-
-    @staticmethod
-    def _uniqueness(rows: Sequence[Resolved]) -> FloatArray:
-        known_at: IntArray = np.array([row.known_at for row in rows], dtype=np.int64)
-        resolved_at: IntArray = np.array([row.resolved_at for row in rows], dtype=np.int64)
-        return average_uniqueness(known_at, resolved_at, [row.group for row in rows])
-
-
-def schedule_size(n_known: int) -> int:
-    """Largest size of the geometric schedule that `n_known` has reached; 0 before the first."""
-    size, following = 0, _FIRST_EPOCH
-    while following <= n_known:
-        size, following = following, math.ceil(following * _EPOCH_GROWTH)
-    return size
 
 
 def _summary(found: Sequence[Resolved], distances: FloatArray) -> FloatArray:

@@ -12,9 +12,9 @@ from qml_plugin.errors import DataError, FeatureMismatch, LookAheadError
 from qml_plugin.features import CATALOGUE, MarketFeatures, entry_features
 from qml_plugin.features.catalogue import difference
 from qml_plugin.features.kernels import wilder_atr
-from qml_plugin.gate import Verdict
+from qml_plugin.gate import Judgement
 from qml_plugin.labels.outcomes import barrier_outcome, barriers_for, fill_bar, last_resolving_bar
-from qml_plugin.memory.past import NEIGHBOUR_FEATURES, Past, Resolved, schedule_size
+from qml_plugin.memory.past import NEIGHBOUR_FEATURES, Past, Resolved
 from qml_plugin.memory.policy import Policy
 from qml_plugin.records import BarrierRule, Decision, Entry, FloatArray, KnownPatterns, Outcome, Pattern, Setup
 
@@ -67,9 +67,7 @@ class PatternMemory:
         self._model_inputs = (*CATALOGUE.names, "entry_side", *NEIGHBOUR_FEATURES)
         self._entry_bars: dict[str, list[int]] = {}
         self._atr: FloatArray | None = None
-        self._past = Past(known)
-        self._judged_at = (-1, math.nan)
-        self._verdict: Verdict | None = None
+        self._past = Past(known, self.policy)
         self._as_of = np.iinfo(np.int64).min
 
     def entry(
@@ -270,53 +268,43 @@ class PatternMemory:
                 features=self._entries[pattern_id][1].astype(np.float32),
             )
             for pattern_id, outcome in self._resolve_open(entry.bar).items()
+            if self.policy.teachers == "shadow" or self.decisions[pattern_id].is_taken
         ]
         self._past.advance(entry.known_at, own, self.decisions)
-        self._past.open_epoch(self.policy)
+        self._past.open_epoch()
 
     def _score(self, entry: Entry, features: FloatArray) -> Decision:
-        past, policy = self._past, self.policy
-        neighbours, similar = past.neighbours(
-            features.astype(np.float32), entry.side, entry.known_at, policy.n_neighbours
-        )
-        known = {"n_known": len(past), "neighbours": neighbours}
-        if past.model is None:
-            return Decision(entry.pattern_id, "abstain", past.why_no_model(), **known)  # type: ignore[arg-type]
+        past = self._past
+        neighbours, similar = past.neighbours(features.astype(np.float32), entry.side, entry.known_at)
         row = np.concatenate([features, [entry.side], similar]).astype(np.float32)
-        confidence = float(past.model.predict(row[None, :])[0])
-        threshold = policy.min_confidence if policy.min_confidence is not None else past.break_even
-        verdict = self._judge(threshold)
-        if not verdict.is_active:
-            action, reason = "abstain", verdict.reason
-        elif past.model.name == "base_rate":
-            action, reason = "abstain", "no_skill: no model beats the base rate now"
-        elif confidence >= threshold:
-            action, reason = "take", f"confident: {confidence:.3f} >= {threshold:.3f}"
-        elif policy.mode == "shadow":
-            action, reason = "take", f"would_skip: {confidence:.3f} < {threshold:.3f}"
-        else:
-            action, reason = "skip", f"unconvinced: {confidence:.3f} < {threshold:.3f}"
+        nearest = neighbours[0].distance if neighbours else math.nan
+        said = past.gate.judge(row, entry.known_at, distance=nearest)
+        action, reason = self._allowed(said)
+        model = past.gate.model
+        if model is None:
+            return Decision(entry.pattern_id, action, reason, n_known=said.n_known, neighbours=neighbours)
         return Decision(
             entry.pattern_id,
             action,
             reason,
-            confidence=confidence,
-            base_rate=past.base_rate(),
-            threshold=threshold,
-            model=past.model.name,
-            contributions=self._largest(past.model.contributions(row)),
-            n_known=len(past),
+            confidence=said.confidence,
+            base_rate=said.base_rate,
+            threshold=said.threshold,
+            model=said.model,
+            contributions=self._largest(model.contributions(row)),
+            n_known=said.n_known,
             neighbours=neighbours,
+            low=said.low,
+            high=said.high,
+            bucket=said.bucket,
         )
 
-    def _judge(self, threshold: float) -> Verdict:
-        """Verdict on the past scores, renewed when they have grown by a fifth: each look is a chance to err."""
-        past = self._past
-        n_scored = schedule_size(past.n_scored)
-        if self._verdict is None or (n_scored, threshold) != self._judged_at:
-            self._verdict = past.judge(n_scored, threshold, self.policy)
-            self._judged_at = (n_scored, threshold)
-        return self._verdict
+    def _allowed(self, said: Judgement) -> tuple[str, str]:
+        """Action and reason of what the gate said; in the mode shadow nothing is skipped."""
+        if said.action != "skip" or self.policy.mode != "shadow":
+            return said.action, said.reason
+        code, _, detail = said.reason.partition(": ")
+        return "take", f"would_skip: {detail if code == 'unconvinced' else said.reason}"
 
     def _largest(self, contributions: FloatArray) -> tuple[tuple[str, float], ...]:
         order = np.argsort(-np.abs(contributions), kind="stable")[:_N_CONTRIBUTIONS]

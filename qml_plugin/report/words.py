@@ -12,11 +12,14 @@ MINUS = "\u2212"
 MISSING = Markup('<span class="missing" title="no such figure for this run">\u2013</span>')
 
 _REASONS = {
-    "warming_up": "too few outcomes for a model",
     "few_labels": "too few labelled outcomes",
     "one_class": "too few outcomes of one kind",
     "no_skill": "no skill shown",
     "no_gain": "no gain shown",
+    "novel": "like nothing seen before",
+    "stale_model": "no outcome for too long",
+    "deadline": "what was needed came too late",
+    "feature_mismatch": "other features than the model's",
     "record_only": "recording only",
     "confident": "confident enough",
     "would_skip": "the gate would have skipped it",

@@ -20,7 +20,9 @@ def sigmoid(scores: ArrayLike, slope: float, intercept: float) -> FloatArray:
     return np.asarray(expit(slope * np.asarray(scores, dtype=np.float64) + intercept))
 
 
-def fit_sigmoid(scores: FloatArray, is_win: BoolArray, weight: FloatArray) -> tuple[float, float]:
+def fit_sigmoid(
+    scores: FloatArray, is_win: BoolArray, weight: FloatArray, *, slope_prior: tuple[float, float] | None = None
+) -> tuple[float, float]:
     """Slope and intercept of the sigmoid that turns scores into P(win).
 
     Parameters
@@ -31,6 +33,9 @@ def fit_sigmoid(scores: FloatArray, is_win: BoolArray, weight: FloatArray) -> tu
         Outcomes.
     weight : ndarray of shape (n_events,), > 0
         Sample weights.
+    slope_prior : (mean, standard deviation), optional
+        A normal prior on the slope, for scores that already are log-odds; few events then leave the slope near the
+        mean. Without it the slope is that of the events alone.
 
     Returns
     -------
@@ -63,9 +68,76 @@ def fit_sigmoid(scores: FloatArray, is_win: BoolArray, weight: FloatArray) -> tu
         return 0.0, float(np.log(share / (1 - share)))
     centre, spread = float(scores.mean()), float(scores.std())
     design = np.column_stack([(scores - centre) / spread, np.ones_like(scores)])
-    beta = _newton(design, target, weight, np.array([0.0, intercept]))
+    mean, sd = slope_prior or (0.0, np.inf)
+    beta = _newton(design, target, weight, np.array([0.0, intercept]), mean * spread, (sd * spread) ** -2)
     slope = float(beta[0]) / spread
     return slope, float(beta[1]) - slope * centre
+
+
+def sigmoid_covariance(
+    scores: FloatArray, weight: FloatArray, slope: float, intercept: float, *, slope_sd: float = np.inf
+) -> FloatArray:
+    """Covariance of a fitted slope and intercept.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_events,)
+        The scores of the fit; finite.
+    weight : ndarray of shape (n_events,), > 0
+        Their weights. Average uniqueness makes the sum an effective number of events.
+    slope, intercept : float
+        The fit.
+    slope_sd : float, default=inf
+        Standard deviation of the prior on the slope.
+
+    Returns
+    -------
+    ndarray of shape (2, 2)
+        Inverse of the observed information, one half of an event added to its diagonal so that it exists.
+
+    Point in time
+    -------------
+    Reads all rows given: pass only outcomes already known.
+    """
+    p = sigmoid(scores, slope, intercept)
+    curvature = weight * p * (1 - p)
+    cross = float((curvature * scores).sum())
+    information = np.array([
+        [float((curvature * scores**2).sum()) + slope_sd**-2 + 0.125, cross], [cross, float(curvature.sum()) + 0.125]
+    ])  # fmt: skip
+    return np.asarray(np.linalg.inv(information))
+
+
+def log_loss(confidence: FloatArray, is_win: BoolArray, weight: FloatArray | None = None) -> float:
+    """Mean negative log-likelihood of the outcomes, in nats: 0 is perfect, 0.69 is a coin.
+
+    Parameters
+    ----------
+    confidence : ndarray of shape (n_events,), 0 < value < 1
+        P(win) given beforehand.
+    is_win : ndarray of shape (n_events,), bool
+        Outcomes.
+    weight : ndarray of shape (n_events,), > 0, optional
+        Sample weights; equal without.
+
+    Returns
+    -------
+    float, >= 0
+        The (weighted) mean; infinite where a certainty was wrong.
+
+    Point in time
+    -------------
+    Reads all rows given: pass only outcomes already known.
+
+    Raises
+    ------
+    DataError
+        As `brier_score`.
+    """
+    confidence, is_win, weight = _columns(confidence, is_win, weight)
+    with np.errstate(divide="ignore"):
+        loss = -np.log(np.where(is_win, confidence, 1 - confidence))
+    return float(np.average(loss, weights=weight))
 
 
 def brier_score(confidence: FloatArray, is_win: BoolArray, weight: FloatArray | None = None) -> float:
@@ -137,15 +209,18 @@ def brier_skill(
     return 1 - achieved / to_beat if to_beat > 0 else float("nan")
 
 
-def _newton(design: FloatArray, target: FloatArray, weight: FloatArray, beta: FloatArray) -> FloatArray:
-    """Maximum of the weighted log-likelihood; strictly concave because the targets lie inside (0, 1)."""
-    loss = _cross_entropy(design, target, weight, beta)
+def _newton(
+    design: FloatArray, target: FloatArray, weight: FloatArray, beta: FloatArray, mean: float, precision: float
+) -> FloatArray:
+    """Maximum of the weighted log-likelihood with a normal prior on the slope; strictly concave: targets in (0, 1)."""
+    loss = _cross_entropy(design, target, weight, beta) + precision * (beta[0] - mean) ** 2 / 2
     for _ in range(_MAX_STEPS):
         p = expit(design[:, 0] * beta[0] + beta[1])
         gradient = (design * (weight * (p - target))[:, None]).sum(axis=0)
+        gradient[0] += precision * (beta[0] - mean)
         curvature = weight * p * (1 - p)
         h11, h12, h22 = (
-            float((curvature * design[:, 0] ** 2).sum()),
+            float((curvature * design[:, 0] ** 2).sum()) + precision,
             float((curvature * design[:, 0]).sum()),
             float(curvature.sum()),
         )
@@ -157,6 +232,7 @@ def _newton(design: FloatArray, target: FloatArray, weight: FloatArray, beta: Fl
         while size > _TOLERANCE:
             candidate = beta - size * step
             candidate_loss = _cross_entropy(design, target, weight, candidate)
+            candidate_loss += precision * (candidate[0] - mean) ** 2 / 2
             if candidate_loss <= loss - 1e-4 * size * float((gradient * step).sum()):
                 break
             size /= 2

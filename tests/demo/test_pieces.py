@@ -118,7 +118,7 @@ def test_neighbours_are_looked_up_and_missing_ones_left_out(bars):
         Neighbour(key, distance, 1, True, 1.5)
         for key, distance in ((past[1].pattern_id, 0.5), ("gone", 0.6), (past[0].pattern_id, 0.7))
     )
-    decision = Decision("p", "abstain", "warming_up: 30 of 62 outcomes known", neighbours=near)
+    decision = Decision("p", "abstain", "few_labels: 30 of 62 outcomes known", neighbours=near)
     card, _ = card_of(bars, 200, decision=decision, past={p.pattern_id: p for p in past})
     assert [(n.detection_at, n.distance) for n in card.neighbours] == [
         (past[1].entry.detection_at, 0.5),

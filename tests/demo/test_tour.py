@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 MODES = {"record", "shadow", "gate"}
 REASONS = {
-    "record_only", "warming_up", "few_labels", "one_class", "no_skill", "no_gain", "confident", "would_skip", "unconvinced",
+    "record_only", "few_labels", "one_class", "no_skill", "no_gain", "novel", "stale_model", "confident", "would_skip", "unconvinced",
 }  # fmt: skip
 
 
@@ -103,7 +103,7 @@ def test_every_decision_has_neighbours_or_a_reason(toured):
             if row.mode == "record":
                 assert (action, reason, confidence, n_neighbours) == ("take", "record_only", None, 0)
             else:
-                assert n_neighbours > 0 or reason.startswith("warming_up")
+                assert n_neighbours > 0 or reason.startswith("few_labels")
                 assert action != "skip" or row.mode == "gate"
                 assert action == "abstain" or confidence is not None
 

@@ -5,11 +5,12 @@ import sys
 
 import numpy as np
 import pytest
-from scipy.special import logit
+from scipy.optimize import brentq
+from scipy.special import expit, logit
 
 from qml_plugin.errors import DataError, FeatureMismatch, MissingExtra
 from qml_plugin.gate import fit_confidence
-from qml_plugin.gate.rungs import Logistic
+from qml_plugin.gate.rungs import Logistic, _prior_variance
 from tests.gate import worlds
 
 
@@ -66,7 +67,7 @@ def test_few_entries_give_the_base_rate(n_entries):
     model = fit_confidence(features, is_win, weight, known_at, resolved_at, seed=3)
     assert model.name == "base_rate"
     assert model.base_rate == pytest.approx((weight * is_win).sum() / weight.sum())
-    np.testing.assert_array_equal(model.predict(features), np.full(n_entries, model.base_rate))
+    np.testing.assert_allclose(model.predict(features), np.full(n_entries, model.base_rate), atol=2e-6)
     assert np.isfinite(model.contributions(features[0])).all()
 
 
@@ -111,7 +112,7 @@ def test_a_row_is_scored_by_itself(models, strong, name):
 def test_contributions_add_up_to_the_margin(models, strong):
     model = models["xgboost"]
     rows = strong[0][:20]
-    margin = (logit(model.predict(rows)) - model.intercept) / model.slope
+    margin = (logit(model.predict(rows)) - logit(model.base_rate)) / model.slope
     total = np.array([model.contributions(row).sum() for row in rows])
     np.testing.assert_allclose(margin - margin[0], total - total[0], atol=1e-4)
 
@@ -125,14 +126,73 @@ def test_contributions_are_those_of_the_trees_whoever_speaks(models, strong):
     assert mean_size[:3].min() > mean_size[3:].max()
 
 
-def test_the_logistic_penalty_is_a_prior_on_the_log_odds():
-    # Minimum of the penalised likelihood: the gradient of the loss equals minus slope * n_features.
-    features, is_win, weight, *_ = worlds.linear(150, 4, strength=0.7)
+def test_the_logistic_slopes_are_the_mode_under_the_learnt_priors():
+    # At the minimum of the penalised likelihood the gradient of the loss equals minus slope over prior variance.
+    features, is_win, weight, *_ = worlds.linear(300, 4, strength=0.7)
     fitted = Logistic.fit(features, is_win, weight, 1)
-    inputs = fitted.scaler.transform(features).astype(float)
-    p = 1 / (1 + np.exp(-fitted.score(features)))
-    gradient = inputs.T @ (weight / weight.mean() * (p - is_win))
-    np.testing.assert_allclose(gradient, -fitted.slopes * 8, atol=0.02)
+    inputs = fitted.scaler.transform(features).astype(float) - fitted.centre
+    variance = _prior_variance(inputs, is_win, weight)
+    intercept = brentq(lambda level: (weight * (expit(level + inputs @ fitted.slopes) - is_win)).sum(), -5, 5)
+    gradient = inputs.T @ (weight * (expit(intercept + inputs @ fitted.slopes) - is_win))
+    used = variance > 1e-6
+    assert used[:3].all()
+    np.testing.assert_allclose(gradient[used], -fitted.slopes[used] / variance[used], atol=1e-6)
+    assert not fitted.slopes[~used].any()
+
+
+def test_the_learnt_priors_tell_what_informs_from_what_does_not():
+    features, is_win, weight, *_ = worlds.linear(800, 4, strength=0.7, n_features=100)
+    slopes = np.abs(Logistic.fit(features, is_win, weight, 1).slopes)
+    assert slopes[:3].min() > 5 * slopes[3:].max()
+    coins = [np.random.default_rng(seed).random(800) < 0.43 for seed in range(12)]
+    spread = [Logistic.fit(features, is_win, weight, 1).score(features).std() for is_win in coins]
+    assert np.median(spread) < 0.15, "a fixed penalty of the same strength in all gives 0.5"
+
+
+def test_duplicates_of_a_feature_share_its_slope():
+    features, is_win, weight, *_ = worlds.linear(500, 4, strength=0.7, missing=0)
+    once = Logistic.fit(features, is_win, weight, 1).score(features)
+    thrice = Logistic.fit(np.column_stack([features] * 3), is_win, weight, 1).score(np.column_stack([features] * 3))
+    assert np.corrcoef(once, thrice)[0, 1] > 0.99
+
+
+def test_the_interval_holds_the_confidence_and_narrows_with_the_past():
+    widths = []
+    for n_entries in (150, 600, 2400):
+        model = fit_confidence(*worlds.linear(n_entries, 1, strength=0.5), seed=3, model="logistic")
+        confidence, low, high = model.predict_interval(worlds.linear(500, 2, strength=0.5)[0])
+        assert ((low <= confidence) & (confidence <= high) & (low > 0) & (high < 1)).all()
+        widths.append(np.median(high - low))
+    assert widths[0] > widths[1] > widths[2]
+
+
+def test_the_interval_covers_the_share_of_wins_of_its_score():
+    covered = []
+    for seed in range(30):
+        model = fit_confidence(*worlds.linear(400, seed, strength=0.0), seed=3)
+        _, low, high = model.predict_interval(np.zeros((1, 8), np.float32))
+        covered.append(low[0] <= 1 / (1 + np.exp(0.2)) <= high[0])
+    assert np.mean(covered) >= 0.75
+
+
+def test_the_base_rate_of_now_moves_the_confidence(models, strong):
+    for model in models.values():
+        rows = strong[0][:20]
+        moved = logit(model.predict(rows, 0.3)) - logit(model.predict(rows))
+        np.testing.assert_allclose(moved, logit(0.3) - logit(model.base_rate), atol=1e-6)
+
+
+def test_venn_abers_calibrates_where_the_past_is_rich_and_it_wins():
+    features, is_win, _, known_at, resolved_at = worlds.steps(3000, 1)
+    model = fit_confidence(features, is_win, np.ones(3000), known_at, resolved_at, seed=3, model="logistic")
+    assert model.calibration == "venn_abers"
+    fresh = worlds.steps(4000, 2)
+    confidence, low, high = model.predict_interval(fresh[0])
+    assert ((low <= confidence) & (confidence <= high)).all()
+    for is_upper, share in ((True, 0.8), (False, 0.3)):
+        assert abs(confidence[(fresh[0][:, 0] > 0) == is_upper].mean() - share) < 0.05
+    poor = fit_confidence(features, is_win, np.full(3000, 0.2), known_at, resolved_at, seed=3, model="logistic")
+    assert poor.calibration == "sigmoid", "the same rows are worth 600 effective ones"
 
 
 def test_another_width_is_refused(models):
@@ -192,7 +252,7 @@ def fingerprint():
     for world in (worlds.linear(250, 5, strength=0.8, n_features=60), worlds.interaction(250, 5)):
         for name in ("logistic", "xgboost"):
             model = fit_confidence(*world, seed=11, model=name)
-            digest.update(np.array([model.base_rate, model.slope, model.intercept]).tobytes())
+            digest.update(np.array([model.base_rate, model.slope]).tobytes())
             digest.update(model.predict(world[0]).tobytes())
             digest.update(model.contributions(world[0][0]).tobytes())
     return digest.hexdigest()

@@ -23,6 +23,13 @@ def interaction(n_entries, seed):
     return _labelled(features, is_win, rng)
 
 
+def steps(n_entries, seed):
+    """Above zero the first feature wins four times of five, below it three of ten: no sigmoid of it fits."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(n_entries, 3)).astype(np.float32)
+    return _labelled(features, rng.random(n_entries) < np.where(features[:, 0] > 0, 0.8, 0.3), rng)
+
+
 def alternating(n_entries, seed):
     """A signal that turns round with every fifth of the entries: what was learnt is wrong next."""
     rng = np.random.default_rng(seed)

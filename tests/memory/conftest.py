@@ -8,7 +8,7 @@ from qml_plugin.gate import Requirements
 from qml_plugin.memory import Policy
 from tests.memory.worlds import cross_entries, make_bars, mixed_entries, walk
 
-EAGER = Requirements(min_labels=25.0, min_per_class=8, level=0.3, n_resamples=200)
+EAGER = Requirements(min_labels=25.0, min_per_class=8, level=0.5)
 
 
 @pytest.fixture(scope="session")

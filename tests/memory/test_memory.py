@@ -59,6 +59,9 @@ def noise(n, *, win_share=0.5, known_until, seed=0, confidence=None, group="NOIS
         ({"n_neighbours": 2.5}, r"n_neighbours is 2\.5\."),
         ({"model": "magic"}, r"model 'magic' is unknown\. Use one of 'auto', 'logistic', 'xgboost'"),
         ({"seed": -1}, r"seed is -1\."),
+        ({"on_abstain": "open"}, r"on_abstain 'open' is unknown\. Use one of 'fail_open', 'fail_closed'"),
+        ({"teachers": "all"}, r"teachers 'all' is unknown\. Use one of 'shadow', 'executed'"),
+        ({"cost_r": -0.1}, r"cost_r is -0\.1\."),
     ],
 )
 def test_a_policy_refuses_what_it_cannot_do(options, message):
@@ -227,7 +230,7 @@ def test_a_pattern_ignored_by_hand_is_never_known(hourly, hourly_entries, first_
 def test_few_labels_are_named(hourly):
     entry = make_entry(hourly, 400)
     decision = walk(hourly, [entry], noise(30, known_until=entry.known_at)).decide(entry)
-    assert (decision.action, decision.reason) == ("abstain", "warming_up: 30 of 62 outcomes known")
+    assert (decision.action, decision.reason) == ("abstain", "few_labels: 30 of 62 outcomes known")
     assert len(decision.neighbours) == 10, "neighbours are shown before a model can speak"
     assert walk(hourly, [entry]).decide(entry).neighbours == ()
 
@@ -236,7 +239,7 @@ def test_few_labels_are_named(hourly):
 def test_few_labels_are_fewer_than_needed(hourly, n_known):
     entry = make_entry(hourly, 400)
     decision = walk(hourly, [entry], noise(n_known, known_until=entry.known_at)).decide(entry)
-    if decision.reason.startswith("warming_up"):
+    if decision.reason.startswith("few_labels: ") and decision.model is None:
         seen, needed = (int(word) for word in decision.reason.split() if word.isdigit())
         assert seen < needed
 
@@ -263,7 +266,7 @@ def test_unskilled_scores_never_gate(hourly):
     known = noise(150, known_until=entry.known_at, confidence=(0.1, 0.8), seed=1)
     decision = walk(hourly, [entry], known, Policy(requirements=EAGER)).decide(entry)
     assert decision.action == "abstain"
-    assert decision.reason.startswith("no_skill: Brier skill -")
+    assert decision.reason.startswith("no_skill: evidence -")
 
 
 def test_too_few_scores_never_gate(hourly):
@@ -322,6 +325,33 @@ def test_min_confidence_is_the_threshold(planted, planted_entries):
     memory = walk(planted, planted_entries[:170], policy=policy)
     assert {d.threshold for d in decisions(memory) if d.confidence is not None} == {0.0}
     assert all(decision.is_taken for decision in decisions(memory))
+
+
+def test_fail_closed_skips_what_cannot_be_judged(hourly, hourly_entries, first_walk):
+    few = hourly_entries[:30]
+    closed = decisions(walk(hourly, few, policy=Policy(on_abstain="fail_closed")))
+    assert {(d.action, d.reason.rpartition(" ")[2], d.is_taken) for d in closed} == {("skip", "(fail_closed)", False)}
+    shadow = decisions(walk(hourly, few, policy=Policy(mode="shadow", on_abstain="fail_closed")))
+    for theirs, ours in zip(shadow, closed, strict=True):
+        assert (theirs.action, theirs.reason) == ("take", f"would_skip: {ours.reason}")
+
+
+def test_executed_memory_learns_only_from_what_was_not_skipped(planted, planted_entries):
+    entries = planted_entries[:170]
+    shadow = decisions(walk(planted, entries, policy=Policy(requirements=EAGER)))
+    executed = decisions(walk(planted, entries, policy=Policy(requirements=EAGER, teachers="executed")))
+    first = [decision.action for decision in shadow].index("skip")
+    assert executed[: first + 1] == shadow[: first + 1]
+    n_skipped = sum(decision.action == "skip" for decision in executed)
+    assert n_skipped > 3
+    assert executed[-1].n_known < shadow[-1].n_known - n_skipped / 2
+
+
+def test_a_decision_holds_its_interval_and_its_bucket(planted, planted_entries):
+    judged = [d for d in decisions(walk(planted, planted_entries[:170], policy=Policy())) if d.confidence is not None]
+    assert all(d.low <= d.confidence <= d.high for d in judged)
+    assert any(d.bucket and d.bucket.low <= d.confidence for d in judged)
+    assert "past entries with P(win)" in str(judged[-1].explain())
 
 
 def test_n_neighbours_is_obeyed(hourly, hourly_entries):

@@ -11,12 +11,13 @@ import numpy as np
 from qml_plugin.bars import bars_from_frame
 from qml_plugin.features import CATALOGUE, MarketFeatures, entry_features
 from qml_plugin.features.kernels import wilder_atr
-from qml_plugin.gate import break_even_confidence, fit_confidence, judge
+from qml_plugin.gate import fit_confidence
 from qml_plugin.labels.outcomes import barrier_outcome, barriers_for
 from qml_plugin.labels.weights import average_uniqueness
 from qml_plugin.memory import PatternMemory
 from qml_plugin.records import BarrierRule, Entry, KnownPatterns
 from qml_plugin.retrieval import Scaler
+from tests.gate import naive
 
 CATEGORIES = [feature.category for feature in CATALOGUE]
 RULE = BarrierRule(max_bars=30)
@@ -179,61 +180,75 @@ class Twin:
         )
 
     def epoch(self, rows):
-        """(scaler, model, break-even) of the prefix that the schedule allows."""
+        """(scaler, model, threshold, R that skipping would have saved, distances) of the prefix that the schedule allows."""
         prefix = rows[: schedule(len(rows))]
         if len(prefix) not in self.fitted:
             scaler = Scaler.fit(np.array([row.features for row in prefix]), CATEGORIES) if prefix else None
             wins = np.array([row.is_win for row in prefix])
-            model, break_even = None, math.nan
+            model, threshold, saved, distances = None, math.nan, 0.0, []
             if len(prefix) >= 60 and min(wins.sum(), (~wins).sum()) >= 10:
-                break_even = break_even_confidence(np.array([row.r_multiple for row in prefix]), wins)
+                weight = uniqueness(prefix)
+                scored = [
+                    (row.confidence, row.r_multiple, row.is_win, w)
+                    for row, w in zip(prefix, weight, strict=True) if not math.isnan(row.confidence)
+                ]  # fmt: skip
+                threshold = naive.threshold(scored, [row.r_multiple for row in prefix], wins)
+                if self.policy.min_confidence is not None:
+                    threshold = self.policy.min_confidence
+                worth = naive.worth_of(scored)
+                saved = -sum(w for w, row in zip(worth, scored, strict=True) if row[0] < threshold)
+                inputs = np.array([
+                    self.inputs(row.features, row.side, self.nearest(scaler, prefix, row.features, row.side, row.known_at))
+                    for row in prefix
+                ])  # fmt: skip
+                distances = [d for d in inputs[:, -2] if not math.isnan(d)]
                 model = fit_confidence(
-                    np.array([
-                        self.inputs(row.features, row.side, self.nearest(scaler, prefix, row.features, row.side, row.known_at))
-                        for row in prefix
-                    ]),
-                    wins, uniqueness(prefix),
+                    inputs, wins, weight,
                     np.array([row.known_at for row in prefix]), np.array([row.resolved_at for row in prefix]),
                     seed=self.policy.seed, model=self.policy.model,
                 )  # fmt: skip
-            self.fitted[len(prefix)] = (scaler, model, break_even)
+            self.fitted[len(prefix)] = (scaler, model, threshold, saved, distances)
         return self.fitted[len(prefix)]
 
-    def verdict(self, rows, threshold):
-        scored = [row for row in rows if not math.isnan(row.confidence)]
-        scored = scored[: schedule(len(scored))]
-        reference = []
-        for row in scored:
-            before = [other.is_win for other in rows if other.resolved_at <= row.known_at]
-            reference.append(np.mean(before) if before else 0.5)
-        return judge(
-            np.array([row.confidence for row in scored]), threshold, np.array([row.is_win for row in scored], bool),
-            np.array([row.r_multiple for row in scored]), uniqueness(scored), np.array(reference),
-            seed=self.policy.seed, requirements=self.policy.requirements,
-        )  # fmt: skip
+    def base_rate(self, rows, at):
+        """Share of wins among what had resolved by then, half a win and half a loss added."""
+        before = [row.is_win for row in rows if row.resolved_at <= at]
+        return (sum(before) + 0.5) / (len(before) + 1)
+
+    def verdict(self, rows):
+        scored = [
+            (row.confidence, self.base_rate(rows, row.known_at), row.is_win, row.known_at, row.resolved_at, row.group)
+            for row in rows if not math.isnan(row.confidence)
+        ]  # fmt: skip
+        return naive.account(scored, self.policy.requirements)
 
     def decide(self, entry):
         """What is expected of the memory's decision, as a dict."""
         rows = self.visible(entry)
-        scaler, model, break_even = self.epoch(rows)
+        scaler, model, threshold, saved, distances = self.epoch(rows)
         features = self.features(entry).astype(np.float32)
         found = self.nearest(scaler, rows, features, entry.side, entry.known_at) if scaler else []
         expected = {"n_known": len(rows), "neighbours": found, "confidence": None, "model": None}
         if model is None:
-            expected |= {"action": "abstain", "code": "warming_up" if schedule(len(rows)) < 60 else "one_class"}
+            expected |= {"action": "abstain", "code": "few_labels" if schedule(len(rows)) < 60 else "one_class"}
         else:
-            confidence = float(model.predict(self.inputs(features, entry.side, found)[None])[0])
-            threshold = self.policy.min_confidence if self.policy.min_confidence is not None else break_even
-            verdict = self.verdict(rows, threshold)
-            if not verdict.is_active or model.name == "base_rate":
-                action, code = "abstain", "no_skill" if verdict.is_active else verdict.reason.split(":")[0]
+            base_rate = self.base_rate(rows, entry.known_at)
+            confidence = float(model.predict(self.inputs(features, entry.side, found)[None], base_rate)[0])
+            is_active, code, *_ = self.verdict(rows)
+            as_far = sum(d >= found[0][1] for d in distances) if found else len(distances)
+            if not is_active or model.name == "base_rate":
+                action, code = "abstain", "no_skill" if is_active else code
+            elif saved <= 0:
+                action, code = "abstain", "no_gain"
+            elif (as_far + 1) / (len(distances) + 1) < 0.005:
+                action, code = "abstain", "novel"
             elif confidence >= threshold:
                 action, code = "take", "confident"
             else:
                 action, code = ("take", "would_skip") if self.policy.mode == "shadow" else ("skip", "unconvinced")
             expected |= {
                 "confidence": confidence, "threshold": threshold, "model": model.name, "action": action, "code": code,
-                "base_rate": sum(row.is_win for row in rows) / len(rows),
+                "base_rate": base_rate,
             }  # fmt: skip
             self.scores[entry.pattern_id] = confidence
         self.entries.append(entry)

@@ -4,7 +4,7 @@ from scipy.optimize import minimize
 from scipy.special import logit
 
 from qml_plugin.errors import DataError
-from qml_plugin.stats.calibration import brier_score, brier_skill, fit_sigmoid, sigmoid
+from qml_plugin.stats.calibration import brier_score, brier_skill, fit_sigmoid, log_loss, sigmoid, sigmoid_covariance
 
 
 def naive_sigmoid(scores, is_win, weight):
@@ -100,3 +100,36 @@ def test_skill_is_zero_against_itself_and_missing_against_perfection():
 def test_refuses(function, scores, is_win, weight, message):
     with pytest.raises(DataError, match=message):
         function(np.array(scores), np.array(is_win, dtype=bool), np.array(weight))
+
+
+def test_a_prior_holds_the_slope_where_events_are_few_and_yields_where_they_are_many():
+    rng = np.random.default_rng(0)
+    errors = {}
+    for n in (40, 20_000):
+        scores = rng.normal(size=n)
+        is_win = rng.random(n) < sigmoid(scores, 0.3, -0.2)
+        slope, _ = fit_sigmoid(scores, is_win, np.ones(n), slope_prior=(1.0, 0.5))
+        free, _ = fit_sigmoid(scores, is_win, np.ones(n))
+        errors[n] = slope, free
+    assert min(errors[40][1], 1.0) < errors[40][0] < max(errors[40][1], 1.0)
+    assert errors[20_000][0] == pytest.approx(0.3, abs=0.05)
+    assert errors[20_000][0] == pytest.approx(errors[20_000][1], abs=0.01)
+    scores, is_win = np.array([1.0, 2.0, -1.0]), np.array([True, False, False])
+    assert fit_sigmoid(scores, is_win, np.ones(3), slope_prior=(1.0, 1e-6))[0] == pytest.approx(1.0, abs=1e-4)
+
+
+def test_the_covariance_is_that_of_repeated_fits():
+    rng = np.random.default_rng(1)
+    scores = rng.normal(size=500)
+    fits = [fit_sigmoid(scores, rng.random(500) < sigmoid(scores, 0.5, -0.3), np.ones(500)) for _ in range(400)]
+    covariance = sigmoid_covariance(scores, np.ones(500), 0.5, -0.3)
+    np.testing.assert_allclose(np.cov(np.array(fits).T), covariance, atol=0.002)
+    assert sigmoid_covariance(scores, np.ones(500), 0.5, -0.3, slope_sd=0.01)[0, 0] < 1.01e-4
+
+
+def test_log_loss_by_hand():
+    confidence, is_win = np.array([0.5, 0.8, 0.8]), np.array([True, True, False])
+    expected = -(np.log(0.5) + np.log(0.8) + np.log(0.2))
+    assert log_loss(confidence, is_win) == pytest.approx(expected / 3)
+    assert log_loss(confidence, is_win, np.array([1.0, 1.0, 2.0])) == pytest.approx((expected - np.log(0.2)) / 4)
+    assert log_loss(np.array([1.0]), np.array([False])) == np.inf
