@@ -424,14 +424,17 @@ class PatternRegistry(RunStore, ModelStore):
     def _change(self, pattern_id: str, change: Row, seen: Row | None = None) -> bool:
         """Write changed columns of one pattern; False if it is not there, or not as it was seen."""
         now = _now()
-        looked_at = ("user_label", "barrier_outcome", "resolved_at", "trade_outcome", "paper_traded", "live_traded")
+        looked_at = (
+            "user_label", "barrier_outcome", "resolved_at", "trade_outcome", "paper_traded", "live_traded", "known_at",
+        )  # fmt: skip
         query = sa.select(*(_PATTERNS[name] for name in looked_at)).where(_PATTERNS.pattern_id == pattern_id)
         with self._database.write() as connection:
             old = connection.execute(query).mappings().one_or_none()
             if old is None or any(old[name] != value for name, value in (seen or {}).items()):
                 return False
             if change.get("user_label") in ("win", "loss") and old["resolved_at"] is None:
-                change["resolved_at"] = now
+                # The clock of this machine may be behind the bars; no result is known before its entry.
+                change["resolved_at"] = max(now, old["known_at"])
             if "user_label" in change and change["user_label"] is None and old["barrier_outcome"] is None:
                 change["resolved_at"] = None
             changed = {name: value for name, value in change.items() if value != old[name]}

@@ -240,6 +240,14 @@ def test_a_label_can_be_taken_back(registry):
     assert len(registry.known_patterns(FEATURE_SET, NAMES)) == 1
 
 
+def test_a_label_is_not_known_before_its_entry_whatever_the_clock_says(registry):
+    pattern = make_pattern(0, detection_at=32_503_680_000_000_000, known_at=32_503_683_600_000_000)
+    save(registry, [pattern])
+    registry.label_pattern(pattern.pattern_id, "win")
+    row = registry.get_pattern(pattern.pattern_id)
+    assert row["resolved_at"] == row["known_at"]
+
+
 def test_labelling_the_same_again_changes_nothing(registry, path):
     pattern_id = add(registry, 0, "win", 2.0)
     before = execute(path, "SELECT * FROM ml_pattern_registry")
