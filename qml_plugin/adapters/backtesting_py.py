@@ -45,7 +45,13 @@ class PatternMixin:
     barriers : BarrierRule
         Label rule for entries without a stop or target of their own.
     min_confidence : float, optional
-        P(win) below which an entry is skipped; None uses the break-even of past wins and losses.
+        P(win) below which an entry is skipped; None chooses the threshold that would have earned most on past scores.
+    on_abstain : {"fail_open", "fail_closed"}, default="fail_open"
+        Whether an entry that the gate cannot judge is taken or skipped.
+    teachers : {"shadow", "executed"}, default="shadow"
+        Whether all entries of the run teach, or only those that were not skipped.
+    cost_r : float, R, default=0
+        Cost of an entry in units of planned risk, which barrier outcomes do not hold; the threshold is net of it.
     gate_model : {"auto", "logistic", "xgboost"}, default="auto"
     n_neighbours : int, default=10
     seed : int, default=0
@@ -74,6 +80,9 @@ class PatternMixin:
     on_skip: str = "flat"
     barriers: BarrierRule = BarrierRule()
     min_confidence: float | None = None
+    on_abstain: str = "fail_open"
+    teachers: str = "shadow"
+    cost_r: float = 0.0
     gate_model: str = "auto"
     n_neighbours: int = 10
     seed: int = 0

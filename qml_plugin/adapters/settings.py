@@ -66,6 +66,9 @@ class Settings:
                 min_confidence=minimum,
                 n_neighbours=strategy.n_neighbours,
                 seed=strategy.seed,
+                on_abstain=strategy.on_abstain,
+                teachers=strategy.teachers,
+                cost_r=strategy.cost_r,
             ),
         )
 
@@ -77,6 +80,9 @@ class Settings:
             "gate_model": policy.model,
             "min_confidence": policy.min_confidence,
             "n_neighbours": policy.n_neighbours,
+            "on_abstain": policy.on_abstain,
+            "teachers": policy.teachers,
+            "cost_r": policy.cost_r,
             "on_skip": self.on_skip,
             "barriers": str(self.barriers),
             "bar_label": self.bar_label,

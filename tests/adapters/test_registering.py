@@ -80,6 +80,14 @@ def test_every_entry_is_registered_with_features_outcome_and_trade(goog, path):
     assert '"n_entries":40' in metrics
 
 
+def test_a_gate_that_fails_closed_trades_nothing_before_it_has_shown_skill_and_learns_all_the_same(goog, path):
+    stats = cross(goog.iloc[:900], path, mode="gate", on_abstain="fail_closed")
+    assert stats["# Trades"] == 0
+    reasons = {decision.reason for decision in stats["_strategy"].qml.decisions}
+    assert all(reason.endswith("(fail_closed)") for reason in reasons)
+    assert rows(path, "SELECT count(barrier_outcome) FROM ml_pattern_registry")[0][0] > 10
+
+
 def test_quasimodo_geometry_is_registered(goog, path):
     stats = Backtest(goog, QMLStrategy, cash=1_000_000).run(symbol="GOOG", registry=f"sqlite:///{path}")
     pattern = stats["_strategy"].qml.patterns[-1]
@@ -172,6 +180,9 @@ def spoilt(frame, column, row, value):
         (lambda f: f, {"mode": "learn"}, DataError, r"mode 'learn' is unknown. Use one of 'record', 'shadow', 'gate'"),
         (lambda f: f, {"on_skip": "cry"}, DataError, r"on_skip 'cry' is unknown. Use one of 'flat', 'hold'"),
         (lambda f: f, {"min_confidence": 60}, DataError, r"min_confidence is 60"),
+        (lambda f: f, {"on_abstain": "cry"}, DataError, r"on_abstain 'cry' is unknown. Use one of 'fail_open', 'fail_closed'"),
+        (lambda f: f, {"teachers": "none"}, DataError, r"teachers 'none' is unknown. Use one of 'shadow', 'executed'"),
+        (lambda f: f, {"cost_r": -1}, DataError, r"cost_r is -1"),
         (lambda f: f, {"n_neighbours": 0}, DataError, r"n_neighbours is 0"),
         (lambda f: f, {"timeframe": "daily"}, DataError, r"timeframe 'daily' is not understood"),
         (lambda f: f, {"timeframe": "1w"}, DataError, r"begins 1 day, 0:00:00 after the bar before it, but timeframe is '1w'"),
