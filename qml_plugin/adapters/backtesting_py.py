@@ -52,7 +52,9 @@ class PatternMixin:
         Whether all entries of the run teach, or only those that were not skipped.
     cost_r : float, R, default=0
         Cost of an entry in units of planned risk, which barrier outcomes do not hold; the threshold is net of it.
-    gate_model : {"auto", "logistic", "xgboost"}, default="auto"
+    gate_model : {"auto", "logistic", "xgboost", "frozen"}, default="auto"
+        The ladder, a learner to insist on, or ``"frozen"``: the registry's active model for this strategy and timeframe
+        decides, refuses entries from before its ``trained_through``, and the run does not start without it.
     n_neighbours : int, default=10
     seed : int, default=0
     bar_label : {"open", "close"}, default="open"

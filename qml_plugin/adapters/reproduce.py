@@ -16,7 +16,7 @@ import pandas as pd
 from qml_plugin import provenance
 from qml_plugin.adapters.backtesting_host import Backtest
 from qml_plugin.adapters.backtesting_py import PatternMixin
-from qml_plugin.adapters.run_memory import RunMemory, Start
+from qml_plugin.adapters.run_memory import RunMemory, Start, with_frozen
 from qml_plugin.bars import read_bars
 from qml_plugin.errors import DataError
 from qml_plugin.features import CATALOGUE
@@ -137,7 +137,9 @@ def _start_of(registry: PatternRegistry, run: Mapping[str, Any]) -> Start | None
     """The snapshot that the run started from, as far as it is still there."""
     if run["snapshot_seq"] is None:
         return None
-    return Start(*registry.read_snapshot(CATALOGUE.feature_set, CATALOGUE.names, through_seq=run["snapshot_seq"]))
+    start = Start(*registry.read_snapshot(CATALOGUE.feature_set, CATALOGUE.names, through_seq=run["snapshot_seq"]))
+    model_id = run["params"]["qml"].get("model_id")
+    return start if model_id is None else with_frozen(start, registry, model_id)
 
 
 def _run_again(cls: type, frame: pd.DataFrame, run: Mapping[str, Any], start: Start | None) -> RunMemory:
@@ -175,6 +177,7 @@ def _host_of(name: str) -> type:
 def _parameters(cls: type, run: Mapping[str, Any]) -> dict[str, object]:
     """Arguments of `Backtest.run` under which the class has the parameters and settings of the run."""
     settings = dict(run["params"]["qml"])
+    settings.pop("model_id", None)
     rule = _RULE.fullmatch(settings.pop("barriers"))
     if rule is None:
         raise DataError(f"run {run['run_id']} has a label rule that is none: {run['params']['qml']['barriers']!r}.")

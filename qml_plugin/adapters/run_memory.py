@@ -20,9 +20,10 @@ from qml_plugin.adapters.order_tags import EntryTag, SkippedOrder, pattern_id
 from qml_plugin.adapters.settings import Settings
 from qml_plugin.bars import COLUMNS, PRICES, bars_from_frame
 from qml_plugin.clock import to_datetime
-from qml_plugin.errors import LookAheadError, QmlError
+from qml_plugin.errors import DataError, LookAheadError, QmlError
 from qml_plugin.features import CATALOGUE
 from qml_plugin.features.catalogue import difference
+from qml_plugin.gate.predictor import XGBoostPredictor
 from qml_plugin.memory import PatternMemory
 from qml_plugin.records import Decision, Entry, FloatArray, KnownPatterns, Pattern, Run, Setup
 from qml_plugin.registry import PatternRegistry, Snapshot
@@ -53,10 +54,18 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The known patterns that a run starts from, and what identifies them."""
+    """The known patterns that a run starts from, what identifies them, and the frozen model where one decides."""
 
     known: KnownPatterns
     snapshot: Snapshot
+    model_id: str | None = None
+    frozen: XGBoostPredictor | None = None
+
+
+def with_frozen(start: Start, registry: PatternRegistry, model_id: str) -> Start:
+    """The start with a model of the registry, once it is found to be whole and of this version's features."""
+    model = registry.get_model(model_id)
+    return replace(start, model_id=model_id, frozen=XGBoostPredictor.load(model["path"], card=model["card"]))
 
 
 def read_start(registry: PatternRegistry) -> Start:
@@ -107,8 +116,15 @@ class RunMemory:
         start: Start | None = getattr(host.backtest, "_qml_start", None) if host else None
         if start is None and self._registry is not None and self._settings.policy.mode != "record":
             start = read_start(self._registry)
+        if (
+            self._settings.is_frozen
+            and (start is None or start.frozen is None)
+            and self._settings.policy.mode != "record"
+        ):
+            start = self._with_active_model(start)
+        self._model_id = start.model_id if start else None
         self._memory: PatternMemory | None = PatternMemory(
-            self._bars, start.known if start else None, self._settings.policy
+            self._bars, start.known if start else None, self._settings.policy, frozen=start.frozen if start else None
         )
         self._decisions = self._memory.decisions
         self.patterns: list[Pattern] = []
@@ -119,6 +135,18 @@ class RunMemory:
             self._registry.start_run(self.run)
         if host is not None:
             host.memory = self
+
+    def _with_active_model(self, start: Start | None) -> Start:
+        """The start with the model that is active for this strategy and timeframe."""
+        if start is None or self._registry is None:
+            raise DataError("gate_model 'frozen' takes its model from a registry, and registry is None. Set it.")
+        model = self._registry.active_model(self._strategy_name, self._bars.timeframe)
+        if model is None:
+            raise DataError(
+                f"no model is active for {self._strategy_name} on {self._bars.timeframe}. Train one (qml train --activate), "
+                "activate one (qml models activate), or use another gate_model."
+            )
+        return with_frozen(start, self._registry, str(model["model_id"]))
 
     @property
     def _walk(self) -> PatternMemory:
@@ -260,7 +288,9 @@ class RunMemory:
         """The record of the run as it is at its start."""
         settings, bars = self._settings, self._bars
         options = _host_options(self._host.backtest) if self._host else {}
-        params = {"strategy": self._params, "host": options, "qml": settings.as_dict()}
+        params: dict[str, dict[str, object]] = {"strategy": self._params, "host": options, "qml": settings.as_dict()}
+        if self._model_id is not None:
+            params["qml"]["model_id"] = self._model_id
         data_hash = bars.sha256()
         source = provenance.source_sha256(self._strategy_cls)
         git = provenance.git_state(provenance.source_folder(self._strategy_cls))

@@ -26,6 +26,7 @@ class Settings:
     barriers: BarrierRule
     bar_label: str
     policy: Policy
+    is_frozen: bool
 
     @classmethod
     def of(cls, strategy: Any) -> Settings:
@@ -49,6 +50,9 @@ class Settings:
             raise DataError(
                 f"symbol {str(symbol)[:40]!r} is no name of a market. Use printable text of at most {_LONGEST_SYMBOL} characters."
             )
+        is_frozen = strategy.gate_model == "frozen"
+        if is_frozen and strategy.min_confidence is None:
+            raise DataError("gate_model 'frozen' skips below min_confidence, which is None. Set it, such as 0.45.")
         check_rule(strategy.barriers)
         minimum = strategy.min_confidence
         if isinstance(minimum, float) and math.isnan(minimum):  # how the host's optimizer hands None back
@@ -62,7 +66,7 @@ class Settings:
             bar_label=strategy.bar_label,
             policy=Policy(
                 mode=strategy.mode,
-                model=strategy.gate_model,
+                model="auto" if is_frozen else strategy.gate_model,
                 min_confidence=minimum,
                 n_neighbours=strategy.n_neighbours,
                 seed=strategy.seed,
@@ -70,6 +74,7 @@ class Settings:
                 teachers=strategy.teachers,
                 cost_r=strategy.cost_r,
             ),
+            is_frozen=is_frozen,
         )
 
     def as_dict(self) -> dict[str, object]:
@@ -77,7 +82,7 @@ class Settings:
         policy = self.policy
         return {
             "mode": policy.mode,
-            "gate_model": policy.model,
+            "gate_model": "frozen" if self.is_frozen else policy.model,
             "min_confidence": policy.min_confidence,
             "n_neighbours": policy.n_neighbours,
             "on_abstain": policy.on_abstain,

@@ -13,10 +13,21 @@ from qml_plugin.features import CATALOGUE, MarketFeatures, entry_features
 from qml_plugin.features.catalogue import difference
 from qml_plugin.features.kernels import wilder_atr
 from qml_plugin.gate import Judgement
+from qml_plugin.gate.predictor import XGBoostPredictor
 from qml_plugin.labels.outcomes import barrier_outcome, barriers_for, fill_bar, last_resolving_bar
 from qml_plugin.memory.past import NEIGHBOUR_FEATURES, Past, Resolved
 from qml_plugin.memory.policy import Policy
-from qml_plugin.records import BarrierRule, Decision, Entry, FloatArray, KnownPatterns, Outcome, Pattern, Setup
+from qml_plugin.records import (
+    BarrierRule,
+    Decision,
+    Entry,
+    FloatArray,
+    KnownPatterns,
+    Neighbour,
+    Outcome,
+    Pattern,
+    Setup,
+)
 
 _N_CONTRIBUTIONS = 8
 
@@ -31,6 +42,9 @@ class PatternMemory:
     known : KnownPatterns, optional
         Snapshot of a registry; None starts without a past.
     policy : Policy, optional
+    frozen : XGBoostPredictor, optional
+        A model that was trained once and decides in the place of the gate: below ``policy.min_confidence`` an entry is
+        skipped.
 
     Point in time
     -------------
@@ -40,9 +54,18 @@ class PatternMemory:
     ------
     FeatureMismatch
         If `known` holds another feature set than this version computes.
+    DataError
+        If `bars` are none, or there is a frozen model and no ``min_confidence``.
     """
 
-    def __init__(self, bars: Bars, known: KnownPatterns | None = None, policy: Policy | None = None) -> None:
+    def __init__(
+        self,
+        bars: Bars,
+        known: KnownPatterns | None = None,
+        policy: Policy | None = None,
+        *,
+        frozen: XGBoostPredictor | None = None,
+    ) -> None:
         if not isinstance(bars, Bars):
             raise DataError(
                 f"a memory walks over Bars, not over a {type(bars).__name__}. "
@@ -57,6 +80,11 @@ class PatternMemory:
             )
         self.bars = bars
         self.policy = policy or Policy()
+        if frozen is not None and self.policy.min_confidence is None:
+            raise DataError(
+                "a frozen model was given without min_confidence. Say below which P(win) an entry is skipped."
+            )
+        self._frozen = frozen
         self.decisions: dict[str, Decision] = {}
         self._entries: dict[str, tuple[Entry, FloatArray]] = {}
         self._open: dict[str, Entry] = {}
@@ -276,6 +304,8 @@ class PatternMemory:
     def _score(self, entry: Entry, features: FloatArray) -> Decision:
         past = self._past
         neighbours, similar = past.neighbours(features.astype(np.float32), entry.side, entry.known_at)
+        if self._frozen is not None:
+            return self._score_frozen(self._frozen, entry, features, neighbours)
         row = np.concatenate([features, [entry.side], similar]).astype(np.float32)
         nearest = neighbours[0].distance if neighbours else math.nan
         said = past.gate.judge(row, entry.known_at, distance=nearest)
@@ -297,6 +327,39 @@ class PatternMemory:
             low=said.low,
             high=said.high,
             bucket=said.bucket,
+        )
+
+    def _score_frozen(
+        self, frozen: XGBoostPredictor, entry: Entry, features: FloatArray, neighbours: tuple[Neighbour, ...]
+    ) -> Decision:
+        """The decision of a model that was trained once; it refuses entries from before what it has seen."""
+        row = dict(zip(CATALOGUE.names, features.tolist(), strict=True))
+        confidence, threshold = (
+            float(frozen.predict(row, as_of=entry.known_at)),
+            float(self.policy.min_confidence or 0.0),
+        )
+        if frozen.card.speaks == "base_rate":
+            action, reason = "abstain", "no_skill: the frozen model only knows its base rate"
+            if self.policy.on_abstain == "fail_closed":
+                action, reason = "skip", f"{reason} (fail_closed)"
+        elif confidence >= threshold:
+            action, reason = "take", f"confident: {confidence:.3f} >= {threshold:.3f}"
+        else:
+            action, reason = "skip", f"unconvinced: {confidence:.3f} < {threshold:.3f}"
+        said = Judgement(
+            action, reason, confidence, threshold=threshold, base_rate=frozen.card.base_rate, model="frozen"
+        )
+        action, reason = self._allowed(said)
+        return Decision(
+            entry.pattern_id,
+            action,
+            reason,
+            confidence=confidence,
+            base_rate=frozen.card.base_rate,
+            threshold=threshold,
+            model="frozen",
+            n_known=len(self._past),
+            neighbours=neighbours,
         )
 
     def _allowed(self, said: Judgement) -> tuple[str, str]:
