@@ -9,6 +9,7 @@ import inspect
 import re
 import subprocess
 import sys
+import traceback
 import uuid
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -182,11 +183,12 @@ def find_class(path: str) -> type:
     """
     place, _, name = path.rpartition(":")
     try:
-        module = _module_of_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
-        found: object = module
+        found: object = _module_of_file(Path(place)) if place.endswith(".py") else _imported(place)
         for part in name.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError, OSError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(
             f"there is no class at {path!r}: {error}. Name it as package.module:Class or path/to/file.py:Class; a module "
             "is looked for in the current folder too."
@@ -203,13 +205,41 @@ def _module_of_file(file: Path) -> ModuleType:
         spec = importlib.util.spec_from_file_location(name, file)
         if spec is None or spec.loader is None:
             raise ImportError(f"{file} cannot be imported")
-        sys.modules[name] = importlib.util.module_from_spec(spec)
+        module, arguments = importlib.util.module_from_spec(spec), sys.argv
+        sys.modules[name], sys.argv = module, [str(file)]
         try:
-            spec.loader.exec_module(sys.modules[name])
-        except BaseException:
-            del sys.modules[name]
-            raise
+            spec.loader.exec_module(module)
+        except FileNotFoundError as error:
+            if error.filename == str(file):
+                raise
+            raise _unimportable(str(file), error) from error
+        except (Exception, SystemExit) as error:
+            raise _unimportable(str(file), error) from error
+        finally:
+            sys.argv = arguments
+            if sys.exc_info()[0] is not None:
+                del sys.modules[name]
     return sys.modules[name]
+
+
+def _imported(place: str) -> ModuleType:
+    try:
+        return importlib.import_module(place)
+    except (ModuleNotFoundError, ValueError):  # no such module, or a name that is none
+        raise
+    except (Exception, SystemExit) as error:
+        raise _unimportable(place, error) from error
+
+
+def _unimportable(what: str, error: BaseException) -> DataError:
+    """What code did when it was imported, and where."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    line = error.lineno if isinstance(error, SyntaxError) else last.lineno
+    file = error.filename if isinstance(error, SyntaxError) else last.filename
+    return DataError(
+        f"{what} cannot be imported: {type(error).__name__}: {error}, at line {line} of {file}. What a script does beside "
+        "defining its classes belongs under: if __name__ == '__main__'."
+    )
 
 
 def source_folder(cls: type) -> Path:

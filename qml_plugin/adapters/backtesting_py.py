@@ -16,10 +16,9 @@ import pandas as pd
 
 from qml_plugin.adapters.backtesting_host import Backtest, Order, Strategy, Trade, _Broker
 from qml_plugin.adapters.order_tags import EntryTag, user_tag
-from qml_plugin.adapters.run_memory import Host, RunMemory, current_host, read_start
+from qml_plugin.adapters.run_memory import Host, RunMemory, current_host, read_start, registry_of
 from qml_plugin.errors import DataError, QmlError
 from qml_plugin.records import BarrierRule
-from qml_plugin.registry import PatternRegistry
 
 _BUNDLED = ("EURUSD", "GOOG")
 
@@ -188,7 +187,10 @@ def _optimize_on_one_snapshot(original: Any) -> Any:
         is_record = kwargs.get("mode", getattr(self._strategy, "mode", None)) == "record"
         if not issubclass(self._strategy, PatternMixin) or not isinstance(registry, str) or is_record:
             return original(self, **kwargs)
-        self._qml_start = read_start(PatternRegistry(registry))
+        opened = registry_of(registry)
+        if opened is None:
+            return original(self, **kwargs)
+        self._qml_start = read_start(opened)
         try:
             return original(self, **kwargs)
         finally:

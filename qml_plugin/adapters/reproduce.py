@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
+import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ import pandas as pd
 from qml_plugin import provenance
 from qml_plugin.adapters.backtesting_host import Backtest
 from qml_plugin.adapters.backtesting_py import PatternMixin
-from qml_plugin.adapters.run_memory import RunMemory, Start, with_frozen
+from qml_plugin.adapters.run_memory import RunMemory, Start, nothing_recorded, with_frozen
 from qml_plugin.bars import read_bars
 from qml_plugin.errors import DataError
 from qml_plugin.features import CATALOGUE
@@ -109,7 +111,9 @@ def _class_of(run: Mapping[str, Any], given: str | None) -> type:
         raise DataError(
             f"run {run['run_id']} was recorded before the place of strategies was. Give --strategy module:{run['strategy_name']}."
         )
-    cls = provenance.find_class(path)
+    # What a script prints is not what was asked for.
+    with nothing_recorded(), contextlib.redirect_stdout(sys.stderr):
+        cls = provenance.find_class(path)
     if not issubclass(cls, PatternMixin):
         raise DataError(
             f"{path} has no PatternMixin, so it made no run of this registry. Name the class with the mixin."

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
@@ -84,6 +85,22 @@ def read_start(registry: PatternRegistry) -> Start:
 
 
 current_host: ContextVar[Host | None] = ContextVar("current_host", default=None)
+_is_recording: ContextVar[bool] = ContextVar("is_recording", default=True)
+
+
+@contextmanager
+def nothing_recorded() -> Iterator[None]:
+    """Within the block no run reads or writes a registry: a script that is imported for its class may run a backtest."""
+    token = _is_recording.set(False)
+    try:
+        yield
+    finally:
+        _is_recording.reset(token)
+
+
+def registry_of(url: str | None) -> PatternRegistry | None:
+    """The registry of a run, None where it has none or nothing is to be recorded now."""
+    return PatternRegistry(url) if url is not None and _is_recording.get() else None
 
 
 class RunMemory:
@@ -112,7 +129,7 @@ class RunMemory:
         self._broker = broker
         self._strategy_cls: type = type(strategy)
         self._params = _strategy_params(strategy, params, settings)
-        self._registry = None if self._settings.registry is None else PatternRegistry(self._settings.registry)
+        self._registry = registry_of(self._settings.registry)
         start: Start | None = getattr(host.backtest, "_qml_start", None) if host else None
         if start is None and self._registry is not None and self._settings.policy.mode != "record":
             start = read_start(self._registry)

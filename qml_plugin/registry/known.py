@@ -60,16 +60,25 @@ def known_of(
     names: Sequence[str],
     *conditions: sa.ColumnElement[bool],
     kept: KeptVectors | None = None,
+    through_seq: int | None = None,
 ) -> KnownPatterns:
     """Known patterns of one feature set that meet the conditions, sorted by (``resolved_at``, ``pattern_id``).
 
-    `kept` is where the features of all of them may be kept; it must be None where there are conditions.
+    `kept` is where the features of all of them may be kept; it must be None where there are conditions. Results and
+    scores that came with a later commit than `through_seq` are left out.
     """
-    columns = ("pattern_id", "symbol", "timeframe", "side", "known_at", "resolved_at", "r_multiple", "ml_confidence")
+    columns = ("pattern_id", "symbol", "timeframe", "side", "known_at", "resolved_at", "r_multiple")
+    confidence: sa.ColumnElement[Any] = _PATTERNS.ml_confidence
+    if through_seq is not None:
+        # A row of the user's own making has no number, and was there at any time.
+        known_then, scored_then = (
+            sa.or_(column.is_(None), column <= through_seq) for column in (_PATTERNS.known_seq, _PATTERNS.scored_seq)
+        )
+        conditions, confidence = (*conditions, known_then), sa.case((scored_then, confidence))
     has_file = kept is not None and kept.file.is_file()
     copy = _PATTERNS.features_f32.is_not(None) if has_file else _PATTERNS.features_f32
     query = _ordered(
-        sa.select(*(_PATTERNS[name] for name in columns), RESULT == "win", _PATTERNS.row_sha256, copy),
+        sa.select(*(_PATTERNS[name] for name in columns), confidence, RESULT == "win", _PATTERNS.row_sha256, copy),
         feature_set,
         conditions,
     )

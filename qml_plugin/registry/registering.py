@@ -57,6 +57,8 @@ def change_rows(connection: sa.Connection, changes: Mapping[str, Row], now: date
                 change["known_seq"] = None
             elif old["known_seq"] is None and is_known(after):
                 change["known_seq"] = seq
+            if old["ml_confidence"] is None and after["ml_confidence"] is not None:
+                change["scored_seq"] = seq
             after |= change
             if old["row_sha256"] == row_sha256(old):
                 change["row_sha256"] = row_sha256(after)
@@ -70,8 +72,11 @@ def next_seq(connection: sa.Connection) -> int:
 
 
 def last_seq(connection: sa.Connection) -> int:
-    """Number of the last commit that made a result known, 0 if there was none."""
-    return int(connection.scalar(sa.select(sa.func.max(_PATTERNS.known_seq))) or 0)
+    """Number of the last commit that made a result known or gave a score, 0 if there was none."""
+    return max(
+        int(connection.scalar(sa.select(sa.func.max(column))) or 0)
+        for column in (_PATTERNS.known_seq, _PATTERNS.scored_seq)
+    )
 
 
 def _insert(connection: sa.Connection, rows: list[Row]) -> None:
@@ -80,6 +85,7 @@ def _insert(connection: sa.Connection, rows: list[Row]) -> None:
     seq = next_seq(connection)
     for row in rows:
         row["known_seq"] = seq if is_known(row) else None
+        row["scored_seq"] = None if row["ml_confidence"] is None else seq
         row["row_sha256"] = row_sha256(row)
     plan = _insert_plan(connection.dialect, tuple(rows[0]))
     if plan is None:

@@ -166,7 +166,7 @@ def parsed_features(pattern_id: str, features_json: str) -> dict[str, object]:
     return features
 
 
-_INTERNAL = frozenset(("features_f32", "row_sha256", "known_seq"))
+_INTERNAL = frozenset(("features_f32", "row_sha256", "known_seq", "scored_seq"))
 
 
 def parsed_pattern(row: sa.RowMapping) -> Row:

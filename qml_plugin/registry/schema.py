@@ -67,12 +67,15 @@ ml_pattern_registry = sa.Table(
     sa.Column("row_sha256", sa.Text),
     # Number of the commit that made the result known: what a snapshot saw is what has no greater number.
     sa.Column("known_seq", sa.BigInteger),
+    # Number of the commit that filled in ml_confidence: a snapshot from before it saw none.
+    sa.Column("scored_seq", sa.BigInteger),
     sa.CheckConstraint("user_label IN ('win', 'loss', 'ignore')", name="user_label"),
     sa.CheckConstraint("side IN (-1, 1)", name="side"),
     sa.CheckConstraint("barrier_outcome IN ('win', 'loss')", name="barrier_outcome"),
     sa.CheckConstraint("exit_reason IN ('stop', 'target', 'time')", name="exit_reason"),
     sa.Index(None, "feature_set", "resolved_at", "pattern_id"),
     sa.Index(None, "known_seq"),
+    sa.Index(None, "scored_seq"),
 )
 
 feature_sets = sa.Table(

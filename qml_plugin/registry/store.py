@@ -132,7 +132,7 @@ class RunStore(RunLedger):
         names : sequence of str, shape (n_features,)
             As for `known_patterns`.
         through_seq : int, optional
-            Leave out what became known in a later commit than this one: the ``seq`` of an earlier snapshot.
+            Leave out results and scores that came with a later commit than this one: the ``seq`` of an earlier snapshot.
 
         Returns
         -------
@@ -143,13 +143,9 @@ class RunStore(RunLedger):
         -------------
         As for `known_patterns`: of all that is in the registry, or was when that commit was made.
         """
-        conditions = []
-        if through_seq is not None:
-            # A row of the user's own making has no number, and was there at any time.
-            conditions.append(sa.or_(_PATTERNS.known_seq.is_(None), _PATTERNS.known_seq <= through_seq))
         with self._database.read() as connection:
-            kept = None if conditions else KeptVectors.beside(self._database.path, feature_set)
-            known = known_of(connection, feature_set, list(names), *conditions, kept=kept)
+            kept = KeptVectors.beside(self._database.path, feature_set) if through_seq is None else None
+            known = known_of(connection, feature_set, list(names), kept=kept, through_seq=through_seq)
             seq = last_seq(connection) if through_seq is None else through_seq
         return known, Snapshot.of(known, seq)
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -373,3 +374,63 @@ def test_no_value_both_times_is_identical():
     assert Comparison("x", None, None).is_identical
     assert not Comparison("x", None, 0.0).is_identical
     assert not Comparison("x", 0.1 + 0.2, 0.3).is_identical
+
+
+# What others did since, and what a script does when it is imported
+
+
+def test_scores_that_came_later_are_not_seen(eurusd, url):
+    frame = eurusd.iloc[:1500]
+    ran(frame, url, mode="record", every=6)
+    scored = ran(frame, url, mode="shadow", every=7)
+    assert_identical(url, scored)
+    ran(frame, url, mode="shadow", every=6)  # scores the patterns that the first run recorded
+    assert_identical(url, scored)
+    run = PatternRegistry(url).get_run(scored)
+    assert run["metrics"]["n_take"] + run["metrics"]["n_abstain"] > 100
+
+
+SCRIPT = """
+from backtesting import Backtest
+from backtesting.test import GOOG
+from tests.adapters.reproduced import EveryFifth
+
+class Mine(EveryFifth):
+    pass
+
+print("a table of mine")
+Backtest(GOOG.iloc[:120], Mine, cash=100_000).run(registry="sqlite:///{path}", symbol="GOOG", every={every})
+"""
+
+
+def test_a_script_that_runs_when_imported_records_nothing_and_prints_nothing(goog, url, path, tmp_path, capsys):
+    script = tmp_path / "mine.py"
+    script.write_text(SCRIPT.format(path=path, every=4))
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "TQDM_DISABLE": "1"}
+    subprocess.run(
+        [sys.executable, "-W", "ignore", script], check=True, env=environment, timeout=120, capture_output=True
+    )
+    (run,) = PatternRegistry(url).get_runs()
+    script.write_text(SCRIPT.format(path=path, every=3))
+    before = contents(path, ())
+    assert reproduce(url, run["run_id"]).is_identical
+    assert contents(path, ()) == before
+    assert "a table of mine" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("x = 1\n1/0", "ZeroDivisionError: division by zero, at line 2 of .*mine.py"),
+        ("def f(:", "SyntaxError: .* at line 1 of .*mine.py"),
+        ("import sys; sys.exit('usage: mine')", "SystemExit: usage: mine, at line 1"),
+        ("import sys; assert sys.argv[1:] == [], sys.argv; raise KeyError('k')", "KeyError: 'k', at line 1"),
+        ("open('nowhere.csv')", "FileNotFoundError: .*nowhere.csv"),
+    ],
+)
+def test_a_script_that_cannot_be_imported_is_named_with_its_line(goog, url, tmp_path, code, message):
+    run_id = ran(goog.iloc[:100], url)
+    script = tmp_path / "mine.py"
+    script.write_text(code)
+    with pytest.raises(DataError, match=rf"mine.py cannot be imported: {message}"):
+        reproduce(url, run_id, strategy=f"{script}:S")

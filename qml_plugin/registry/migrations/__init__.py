@@ -21,7 +21,7 @@ _SCRIPTS = Path(__file__).parent
 _SHA256 = {
     "0001": "e1aa7d30e3cca45cb4df6bbc211c21290ccd3b3991a22260ee1e5af9fb22b6cf",
     "0002": "964010e85612905cbbf9b28f9d4a9c5381c04bf32ca384cf641c979f05ef0ba0",
-    "0003": "43c84f96e12ae9cb0b13c47eb2d6ea736888dc1ceeea92b01b2320e855cd72fc",
+    "0003": "7ee85472a17d9f217ba267d5dd31c61133f60bebcf7fccde28900f1e18e27659",
 }
 
 

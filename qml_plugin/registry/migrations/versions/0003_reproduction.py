@@ -30,6 +30,8 @@ def upgrade() -> None:
     """Add the tables and columns, then move what is there."""
     if op.get_bind().dialect.name == "postgresql":
         _order_ids_by_bytes()
+    op.add_column("ml_pattern_registry", sa.Column("scored_seq", sa.BigInteger()))
+    op.create_index("ix_ml_pattern_registry_scored_seq", "ml_pattern_registry", ["scored_seq"])
     _extend_experiments()
     _keep_each_diff_once()
     op.execute("UPDATE experiments SET status = 'finished' WHERE status = 'done'")
