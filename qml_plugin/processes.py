@@ -34,21 +34,27 @@ class Process:
         own = Process.own()
         if self.host != own.host or self.started is None or own.started is None:
             return None
-        place, ours = self.started.split(" ", 1)[0], own.started.split(" ", 1)[0]
-        if place != ours:
-            # Another boot of this host has ended all its processes; another container's cannot be seen.
-            return False if place.split("/")[0] != ours.split("/")[0] else None
-        return _started(self.pid) == self.started
+        if self.started.split(" ", 1)[0] != own.started.split(" ", 1)[0]:
+            return None  # of another boot, another container, or another host of the same name
+        try:
+            return _started(self.pid) == self.started
+        except PermissionError:  # /proc may hide the processes of other users
+            return None
 
 
 @cache
 def _own(pid: int) -> Process:
-    return Process(socket.gethostname(), pid, _started(pid))
+    try:
+        return Process(socket.gethostname(), pid, _started(pid))
+    except OSError:  # a sandbox without a boot or a table of processes
+        return Process(socket.gethostname(), pid, None)
 
 
 def _started(pid: int) -> str | None:
     """When the process of that number started; None if there is none, or it has ended and only waits to be buried."""
     if (_PROC / "self" / "stat").exists():
+        if pid != os.getpid() and not (_PROC / "1").exists():
+            raise PermissionError("the processes of other users are hidden")
         try:
             # The name in parentheses may hold anything, so the fields are counted from its end.
             fields = (_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()

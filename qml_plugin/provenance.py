@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import importlib.util
 import inspect
+import math
+import platform
 import re
 import subprocess
 import sys
@@ -30,6 +33,7 @@ _LIBRARIES = (
     "qml-plugin",
     "numpy",
     "pandas",
+    "scipy",
     "numba",
     "faiss-cpu",
     "scikit-learn",
@@ -61,7 +65,7 @@ def run_id(*identity: object) -> str:
 @cache
 def library_versions() -> dict[str, str]:
     """Installed versions of the libraries that a result depends on."""
-    versions = {}
+    versions = {"python": platform.python_version()}
     for name in _LIBRARIES:
         try:
             versions[name] = metadata.version(name)
@@ -81,8 +85,10 @@ def plain(value: object) -> object:
     """
     if isinstance(value, np.generic):
         value = value.item()
-    if value is None or isinstance(value, (bool, float)):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)  # JSON has no word for them
     if isinstance(value, int):
         return int(value) if -(2**63) <= value < 2**63 else str(value)
     if isinstance(value, str):
@@ -97,7 +103,21 @@ def plain(value: object) -> object:
         return f"{value.__qualname__}@{_function_sha256(value)}"
     if isinstance(value, (np.ndarray, pd.DataFrame, pd.Series, pd.Index)):
         return f"{type(value).__name__}@{_table_sha256(value)}"
-    return _ADDRESS.sub("", repr(value)).encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, functools.partial):
+        held = hashlib.sha256(canonical_json(plain([value.args, value.keywords]))).hexdigest()
+        return f"partial({plain(value.func)})@{held}"
+    text = repr(value)
+    if _ADDRESS.search(text) and hasattr(value, "__dict__"):  # the text says where it lies, not what it is
+        return f"{type(value).__qualname__}@{_held_sha256(value)}"
+    return _ADDRESS.sub("", text).encode("utf-8", "backslashreplace").decode()
+
+
+def _held_sha256(value: object) -> str:
+    """Hash of what an object holds; of its kind alone where it holds itself."""
+    try:
+        return hashlib.sha256(canonical_json(plain(vars(value)))).hexdigest()
+    except RecursionError:
+        return hashlib.sha256(type(value).__qualname__.encode()).hexdigest()
 
 
 def _function_sha256(function: FunctionType) -> str:
@@ -114,9 +134,9 @@ def _code_parts(code: CodeType) -> list[object]:
 
 def _table_sha256(table: np.ndarray | pd.DataFrame | pd.Series | pd.Index) -> str:
     values = np.asarray(table)
-    if values.dtype == object:
-        return hashlib.sha256(canonical_json(plain(values.tolist()))).hexdigest()
     labels = [] if isinstance(table, np.ndarray) else [str(axis.tolist()) for axis in getattr(table, "axes", [table])]
+    if values.dtype == object:
+        return hashlib.sha256(canonical_json(plain([labels, values.shape, values.tolist()]))).hexdigest()
     header = canonical_json([values.dtype.str, values.shape, labels])
     return hashlib.sha256(header + np.ascontiguousarray(values).tobytes()).hexdigest()
 
@@ -205,8 +225,9 @@ def _module_of_file(file: Path) -> ModuleType:
         spec = importlib.util.spec_from_file_location(name, file)
         if spec is None or spec.loader is None:
             raise ImportError(f"{file} cannot be imported")
-        module, arguments = importlib.util.module_from_spec(spec), sys.argv
+        module, arguments, places = importlib.util.module_from_spec(spec), sys.argv, list(sys.path)
         sys.modules[name], sys.argv = module, [str(file)]
+        sys.path.insert(0, str(file.resolve().parent))  # as when it is run: what it imports may lie beside it
         try:
             spec.loader.exec_module(module)
         except FileNotFoundError as error:
@@ -216,7 +237,7 @@ def _module_of_file(file: Path) -> ModuleType:
         except (Exception, SystemExit) as error:
             raise _unimportable(str(file), error) from error
         finally:
-            sys.argv = arguments
+            sys.argv, sys.path[:] = arguments, places
             if sys.exc_info()[0] is not None:
                 del sys.modules[name]
     return sys.modules[name]

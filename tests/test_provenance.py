@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -19,6 +20,7 @@ from qml_plugin import provenance
 from qml_plugin.provenance import (
     GitState,
     canonical_json,
+    find_class,
     git_state,
     library_versions,
     plain,
@@ -190,7 +192,7 @@ def test_a_library_that_is_absent_is_left_out(monkeypatch):
     monkeypatch.setattr(provenance, "_LIBRARIES", ("numpy", "surely-not-installed"))
     library_versions.cache_clear()
     try:
-        assert list(library_versions()) == ["numpy"]
+        assert list(library_versions()) == ["python", "numpy"]
     finally:
         library_versions.cache_clear()
 
@@ -278,3 +280,31 @@ def test_a_git_that_hangs_is_given_up(tmp_path, repository, monkeypatch):
 
     monkeypatch.setattr(subprocess, "run", hang)
     assert git_state(tmp_path) == GitState()
+
+
+class Held:
+    def __init__(self, value):
+        self.value = value
+
+
+def test_what_would_be_the_same_text_is_told_apart():
+    apart = [
+        float("nan"), float("inf"), float("-inf"), None, Held(1), Held(2),
+        functools.partial(pow, 2), functools.partial(pow, 3), pd.Series([1, "a"]), pd.Series([1, "a"], index=[1, 2]),
+    ]  # fmt: skip
+    assert len({run_id(value) for value in apart}) == len(apart)
+    assert run_id(Held([1])) == run_id(Held([1]))
+
+
+def test_an_object_that_holds_itself_is_told_by_its_kind():
+    held = Held(1)
+    held.value = held
+    assert str(plain(held)).startswith("Held@")
+
+
+def test_a_script_finds_what_lies_beside_it_and_leaves_the_path_as_it_was(tmp_path):
+    (tmp_path / "beside_it.py").write_text("class Base: pass\n")
+    (tmp_path / "mine.py").write_text("from beside_it import Base\nclass Mine(Base): pass\n")
+    before = list(sys.path)
+    assert find_class(f"{tmp_path}/mine.py:Mine").__mro__[1].__name__ == "Base"
+    assert sys.path == before

@@ -130,7 +130,14 @@ def _frame_of(
     kept = registry.bars_under(run["data_hash"])
     if kept is None:
         raise DataError(f"the registry keeps no bars of run {run['run_id']}. Give them: --data FILE.")
+    data_of_run = run["params"].get("data", {})
+    if others := sorted(data_of_run.get("columns", {})):
+        raise DataError(
+            f"run {run['run_id']} had bars with other columns beside ({', '.join(others[:10])}), which the registry does not "
+            "keep. Run it from Python: reproduce(url, run_id, data=frame)."
+        )
     bars, tz = kept
+    tz = data_of_run.get("tz", tz)
     index = pd.to_datetime(bars.opened_at, unit="us", utc=True)
     index = index.tz_localize(None) if tz is None else index.tz_convert(tz)
     columns = {"Open": bars.open, "High": bars.high, "Low": bars.low, "Close": bars.close, "Volume": bars.volume}
@@ -149,7 +156,7 @@ def _start_of(registry: PatternRegistry, run: Mapping[str, Any]) -> Start | None
 def _run_again(cls: type, frame: pd.DataFrame, run: Mapping[str, Any], start: Start | None) -> RunMemory:
     options = dict(run["params"]["host"])
     host_cls = _host_of(options.pop("host"))
-    if unknown := [name for name, value in options.items() if isinstance(value, str) and name != "trade_on_close"]:
+    if unknown := [name for name, value in options.items() if isinstance(value, str)]:
         raise DataError(
             f"run {run['run_id']} had {unknown[0]}={options[unknown[0]]!r}, which a record can name but not hold. Run the "
             "script that made it."
@@ -186,8 +193,6 @@ def _parameters(cls: type, run: Mapping[str, Any]) -> dict[str, object]:
     if rule is None:
         raise DataError(f"run {run['run_id']} has a label rule that is none: {run['params']['qml']['barriers']!r}.")
     barriers = BarrierRule(float(rule[1]), float(rule[2]), int(rule[3]))
-    if str(getattr(cls, "barriers", None)) == str(barriers):
-        barriers = cls.barriers  # type: ignore[attr-defined]  # the text has six digits
     defaults = {name: getattr(cls, name) for name in run["params"]["strategy"] if hasattr(cls, name)}
     plain = as_recorded({name: provenance.plain(value) for name, value in defaults.items()})
     own = {
@@ -273,6 +278,9 @@ def _changes(
         changes.append(f"code: commit {now.git_hash}, it was {run['git_hash']}")
     if (now.git_diff or None) != run["git_diff"]:
         changes.append("code: the working tree differs from its commit in another way than it did")
+    n_ignored = len(start.known.ignored & memory.decided) if start is not None else 0
+    if n_ignored:
+        changes.append(f"labels: {n_ignored} of the run's own patterns are labelled ignore now, and teach nothing")
     recorded = run["versions"]
     if recorded.get("feature_set") != CATALOGUE.feature_set:
         changes.append("features: the catalogue is another, so the patterns that the run knew cannot be compared with")

@@ -21,7 +21,7 @@ from qml_plugin.adapters.order_tags import EntryTag, SkippedOrder, pattern_id
 from qml_plugin.adapters.settings import Settings
 from qml_plugin.bars import COLUMNS, PRICES, bars_from_frame
 from qml_plugin.clock import to_datetime
-from qml_plugin.errors import DataError, LookAheadError, QmlError
+from qml_plugin.errors import DataError, LookAheadError, QmlError, RegistryError
 from qml_plugin.features import CATALOGUE
 from qml_plugin.features.catalogue import difference
 from qml_plugin.gate.predictor import XGBoostPredictor
@@ -126,6 +126,12 @@ class RunMemory:
         )
         tz = getattr(frame.index, "tz", None)
         self._tz = None if tz is None else str(tz)
+        others = frame.columns.difference(list(COLUMNS))
+        # A strategy may read all of this, and the hash of the bars knows none of it.
+        self._data: dict[str, object] = {
+            "tz": self._tz,
+            "columns": {str(name): provenance.plain(frame[name]) for name in others},
+        }
         self._broker = broker
         self._strategy_cls: type = type(strategy)
         self._params = _strategy_params(strategy, params, settings)
@@ -175,6 +181,11 @@ class RunMemory:
     def decisions(self) -> list[Decision]:
         """Decisions so far, in time order."""
         return list(self._decisions.values())
+
+    @property
+    def decided(self) -> frozenset[str]:
+        """Ids of the patterns decided so far."""
+        return frozenset(self._decisions)
 
     def table(self) -> pd.DataFrame:
         """One row per entry: when, which side, what was decided and why, and what became of it."""
@@ -268,7 +279,10 @@ class RunMemory:
         """Now and then a sign of life, for those who cannot see this process."""
         if self._registry is not None and _now() - self._noted_at > _SIGN_OF_LIFE_US:
             self._noted_at = _now()
-            self._registry.note_alive(self.run.run_id)
+            try:
+                self._registry.note_alive(self.run.run_id)
+            except RegistryError as error:
+                warnings.warn(f"a sign of life of the run could not be recorded: {error}", RuntimeWarning, stacklevel=5)
 
     def _entry(self, side: int, order: Mapping[str, Any]) -> Entry:
         tag, unit = order.get("tag"), self._px_unit
@@ -305,7 +319,12 @@ class RunMemory:
         """The record of the run as it is at its start."""
         settings, bars = self._settings, self._bars
         options = _host_options(self._host.backtest) if self._host else {}
-        params: dict[str, dict[str, object]] = {"strategy": self._params, "host": options, "qml": settings.as_dict()}
+        params: dict[str, dict[str, object]] = {
+            "strategy": self._params,
+            "host": options,
+            "qml": settings.as_dict(),
+            "data": self._data,
+        }
         if self._model_id is not None:
             params["qml"]["model_id"] = self._model_id
         data_hash = bars.sha256()

@@ -79,7 +79,7 @@ class Settings:
 
     def as_dict(self) -> dict[str, object]:
         """What determines decisions; the registry's place does not."""
-        policy = self.policy
+        policy, rule = self.policy, self.barriers
         return {
             "mode": policy.mode,
             "gate_model": "frozen" if self.is_frozen else policy.model,
@@ -89,6 +89,7 @@ class Settings:
             "teachers": policy.teachers,
             "cost_r": policy.cost_r,
             "on_skip": self.on_skip,
-            "barriers": str(self.barriers),
+            "seed": policy.seed,
+            "barriers": f"barrier(stop={rule.stop_atr!r}atr,target={rule.target_atr!r}atr,max={rule.max_bars}bars)",
             "bar_label": self.bar_label,
         }

@@ -67,7 +67,9 @@ class Past:
             decision = decisions.get(row.pattern_id)
             if math.isnan(row.confidence) and decision is not None and decision.confidence is not None:
                 row = replace(row, confidence=decision.confidence)
-            row = replace(row, r_multiple=min(max(row.r_multiple, -_MOST_R), _MOST_R))
+            # A label by hand may know no R: it counts as one won or lost.
+            r_multiple = (1.0 if row.is_win else -1.0) if math.isnan(row.r_multiple) else row.r_multiple
+            row = replace(row, r_multiple=min(max(r_multiple, -_MOST_R), _MOST_R))
             self._rows.append(row)
             self.gate.learn(
                 row.known_at,

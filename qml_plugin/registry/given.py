@@ -21,6 +21,10 @@ _POINTS = ("left_shoulder", "head", "right_shoulder")
 _GEOMETRY = tuple(f"{point}_{what}" for point in _POINTS for what in ("price", "idx"))
 KEYS = (*_TEXTS, "detection_time", "detection_idx", *_PRICES, *_GEOMETRY, "validity_score")
 _OPTIONAL = ("strategy",)
+_LAST = 253_402_300_799_999_999  # microseconds to the end of the year 9999
+# Numbers up to here are seconds or milliseconds of our days, taken for microseconds of 1970 to 1973.
+_TOO_EARLY = 10**14
+_LONGEST = 100
 _RULE = f"pattern_data holds {', '.join(KEYS)}"
 
 
@@ -66,7 +70,7 @@ def feature_vector_of(features: Mapping[str, Any], names: list[str]) -> FloatArr
 
 def moment(value: object, what: str) -> int:
     """UTC microseconds of a time in any usual form; a naive one is UTC."""
-    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and abs(int(value)) <= _LAST:
         return int(value)
     if isinstance(value, (str, datetime, pd.Timestamp, np.datetime64)):
         with suppress(ValueError, OverflowError):
@@ -83,8 +87,15 @@ def _entry(data: Mapping[str, Any]) -> Entry:
     texts = {key: _text(key, data[key]) for key in _TEXTS}
     try:
         timeframe = canonical_timeframe(texts["timeframe"])
-    except DataError as error:
+    except (DataError, OverflowError) as error:
         raise _wrong("timeframe", data["timeframe"], "a count and a unit, such as '4h'") from error
+    given_at = data["detection_time"]
+    if isinstance(given_at, (int, np.integer)) and 0 < given_at < _TOO_EARLY:
+        raise _wrong(
+            "detection_time",
+            given_at,
+            "microseconds since 1970, not seconds or milliseconds; pass a datetime or a text",
+        )
     detection_at = moment(data["detection_time"], "'detection_time' of pattern_data")
     index = pd.DatetimeIndex([pd.Timestamp(detection_at, unit="us")])
     bar = _bar("detection_idx", data["detection_idx"])
@@ -133,18 +144,20 @@ def _setup(data: Mapping[str, Any], pattern_type: str, side: int, bar: int, stop
 
 
 def _text(key: str, value: object) -> str:
-    if not isinstance(value, str) or not value:
-        raise _wrong(key, value, "a text that is not empty")
+    if not isinstance(value, str) or not value.strip() or not value.isprintable() or len(value) > _LONGEST:
+        shown = value[:_LONGEST] if isinstance(value, str) else value
+        raise _wrong(key, shown, f"a printable text that is not empty, of at most {_LONGEST} characters")
     return value
 
 
 def _number(key: str, value: object, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise _wrong(key, value, what)
-    number = float(value)
-    if not math.isfinite(number):
-        raise _wrong(key, value, what)
-    return number
+    with suppress(OverflowError):
+        number = float(value)
+        if math.isfinite(number):
+            return number
+    raise _wrong(key, value, what)
 
 
 def _price(key: str, value: object) -> float:

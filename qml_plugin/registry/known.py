@@ -47,7 +47,7 @@ class Snapshot:
     def of(cls, known: KnownPatterns, seq: int) -> Snapshot:
         """Identify a set of patterns by all that a memory reads of them."""
         digest = hashlib.sha256("\n".join([known.feature_set, *known.pattern_id]).encode())
-        digest.update("\n".join([*known.group, *sorted(known.ignored)]).encode())
+        digest.update("\n".join(known.group).encode())
         for column in (known.side, known.known_at, known.resolved_at, known.is_win, known.r_multiple, known.confidence):
             digest.update(column.tobytes())
         digest.update(known.features.tobytes())
@@ -92,7 +92,9 @@ def known_of(
         if kept is not None:
             kept.keep(connection, names, ids, hashes, copies, features)
     known = known_columns(feature_set, len(names), [tuple(row[:-2]) for row in rows], features)
-    ignored = connection.scalars(sa.select(_PATTERNS.pattern_id).where(_PATTERNS.user_label == "ignore"))
+    ignored = connection.scalars(
+        sa.select(_PATTERNS.pattern_id).where(_PATTERNS.user_label == "ignore", _PATTERNS.feature_set == feature_set)
+    )
     versions = feature_sets.versions_of(connection, feature_set) or {}
     return replace(known, ignored=frozenset(ignored), versions=versions)
 

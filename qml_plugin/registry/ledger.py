@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -300,7 +301,7 @@ def _keep_diff(connection: sa.Connection, run: Run) -> None:
     """Keep what the working tree had changed, once for all runs that saw it."""
     if run.git_diff is None:
         return
-    sha256 = run_row(run)["git_diff_sha256"]
+    sha256 = hashlib.sha256(run.git_diff.encode()).hexdigest()
     if connection.scalar(sa.select(sa.literal(1)).where(git_diffs.c.sha256 == sha256)) is None:
         connection.execute(sa.insert(git_diffs).values(sha256=sha256, diff=run.git_diff))
 

@@ -83,7 +83,7 @@ class PatternRegistry(RunStore, ModelStore):
     ) -> str:
         """Register one pattern described by a dictionary, and commit it.
 
-        One that is registered already keeps all it has; what was empty is filled.
+        One that is registered already keeps all it has; what was empty is filled, and a warning tells of what differs.
 
         Parameters
         ----------
@@ -111,10 +111,20 @@ class PatternRegistry(RunStore, ModelStore):
         names = list(versions)
         pattern = given_pattern(pattern_data, features, ml_confidence, feature_set, names)
         rows, now = pattern_rows([pattern], names), _now()
+        pattern_id = str(rows[0]["pattern_id"])
+        described = sa.select(_PATTERNS.setup_json, _PATTERNS.features_json).where(_PATTERNS.pattern_id == pattern_id)
         with self._database.write() as connection:
             feature_sets.record(connection, feature_set, versions, now)
             register(connection, rows, now)
-        return str(rows[0]["pattern_id"])
+            kept = connection.execute(described).one()
+        if tuple(kept) != (rows[0]["setup_json"], rows[0]["features_json"]):
+            warnings.warn(
+                f"pattern {pattern_id} was registered before with another description, which stays: its order, geometry and "
+                "features are those of the first time. Give a pattern that is another one its own stop, target or strategy.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return pattern_id
 
     def label_pattern(self, pattern_id: str, label: str | None, outcome: float | None = None) -> bool:
         """Label a pattern by hand. The label wins over the barrier's outcome.
@@ -134,8 +144,10 @@ class PatternRegistry(RunStore, ModelStore):
 
         Point in time
         -------------
-        A pattern whose barriers have not resolved it becomes known now, when it is labelled: no question as of an
-        earlier time sees the label.
+        A pattern whose barriers have not resolved it becomes known now, when it is labelled, and no question as of an
+        earlier time sees the label, until a run resolves its barriers. From then on, as for a pattern that they had
+        resolved already, the label stands for the outcome as of the moment the barriers were touched: it is your word
+        against the rule's, given with hindsight, and it does change what a question about the past is told.
 
         Raises
         ------
@@ -316,9 +328,8 @@ class PatternRegistry(RunStore, ModelStore):
             raise DataError("a feature is infinite or beyond the range of float32. Use None where there is no value.")
         side = filters.pop("side", None)
         conditions = _conditions(filters)
-        until = _END if as_of is None else moment(as_of, "as_of")
-        if as_of is not None:
-            conditions.append(_PATTERNS.resolved_at <= to_datetime(until))
+        until = from_datetime(_now()) if as_of is None else moment(as_of, "as_of")
+        conditions.append(_PATTERNS.resolved_at <= to_datetime(until))
         with self._database.read() as connection:
             known = known_of(connection, feature_set, names, *conditions)
             found = _nearest(known, vector, _side(side, current_features), until, n)
@@ -423,6 +434,8 @@ class PatternRegistry(RunStore, ModelStore):
 
     def _change(self, pattern_id: str, change: Row, seen: Row | None = None) -> bool:
         """Write changed columns of one pattern; False if it is not there, or not as it was seen."""
+        if not isinstance(pattern_id, str):
+            return False
         now = _now()
         looked_at = (
             "user_label", "barrier_outcome", "resolved_at", "trade_outcome", "paper_traded", "live_traded", "known_at",
@@ -457,9 +470,6 @@ class PatternRegistry(RunStore, ModelStore):
             f"{connection.scalar(n_open)} patterns without a result by hand (label_pattern), or ask for fewer. "
             f"{connection.scalar(others)} results belong to other feature sets and do not count."
         )
-
-
-_END = np.iinfo(np.int64).max
 
 
 def _now() -> datetime:

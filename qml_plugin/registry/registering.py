@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from qml_plugin.registry.rows import filled, is_known, row_sha256
 from qml_plugin.registry.run_rows import Row
-from qml_plugin.registry.schema import ml_pattern_registry
+from qml_plugin.registry.schema import experiments, ml_pattern_registry
 
 _PATTERNS = ml_pattern_registry.c
 _MERGED = [column for column in _PATTERNS if column.name not in ("features_json", "features_f32")]
@@ -72,11 +72,12 @@ def next_seq(connection: sa.Connection) -> int:
 
 
 def last_seq(connection: sa.Connection) -> int:
-    """Number of the last commit that made a result known or gave a score, 0 if there was none."""
-    return max(
-        int(connection.scalar(sa.select(sa.func.max(column))) or 0)
-        for column in (_PATTERNS.known_seq, _PATTERNS.scored_seq)
-    )
+    """Number of the last commit that made a result known or gave a score, 0 if there was none.
+
+    A result that was taken back has lost its number; a snapshot that saw it keeps the number from being given again.
+    """
+    columns = (_PATTERNS.known_seq, _PATTERNS.scored_seq, experiments.c.snapshot_seq)
+    return max(int(connection.scalar(sa.select(sa.func.max(column))) or 0) for column in columns)
 
 
 def _insert(connection: sa.Connection, rows: list[Row]) -> None:

@@ -160,6 +160,7 @@ experiments = sa.Table(
     sa.Index(None, "status"),
     sa.Index(None, "strategy_name", "data_hash"),
     sa.Index(None, "parent_run_id"),
+    sa.Index(None, "snapshot_seq"),
 )
 
 run_decisions = sa.Table(

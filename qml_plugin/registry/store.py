@@ -225,7 +225,7 @@ class RunStore(RunLedger):
         DataError
             If there is no such pattern.
         """
-        query = sa.select(ml_pattern_registry).where(_PATTERNS.pattern_id == pattern_id)
+        query = sa.select(ml_pattern_registry).where(_PATTERNS.pattern_id == str(pattern_id))
         with self._database.read() as connection:
             row = connection.execute(query).mappings().one_or_none()
             if row is not None:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 # Of fewer, all features take less than 4 MB and some milliseconds.
 PAYS_FROM = 5_000
+# A file is written anew when a fifth is missing; until then the features are read from the registry.
+_GROWTH = 1.2
 
 _HEX = re.compile(r"[0-9a-f]{16,}")
 
@@ -92,14 +94,27 @@ class KeptVectors:
         if len(ids) < PAYS_FROM or list(order) != list(names) or not os.access(self.file.parents[1], os.W_OK):
             return
         inside = [row for row, copy in enumerate(copies) if copy is not None and hashes[row] is not None]
+        rows = _names(ids, hashes, inside)
+        if self._is_recent(rows):
+            return
         try:
-            self._write(_names(ids, hashes, inside), features if len(inside) == len(ids) else features[inside])
+            self._write(rows, features if len(inside) == len(ids) else features[inside])
         except OSError as error:
             warnings.warn(
                 f"features could not be kept in {self.file}: {error}. Nothing is lost: they are read from the registry.",
                 RuntimeWarning,
                 stacklevel=5,  # the caller of read_snapshot
             )
+
+    def _is_recent(self, names: list[str]) -> bool:
+        """Whether a file is there that lacks few of the patterns: writing it anew for them would cost more than it saves."""
+        from qml_plugin.retrieval.vector_file import open_vectors
+
+        try:
+            found = open_vectors(self.file)
+        except (RetrievalError, OSError):
+            return False
+        return _has_only_grown(found, self.feature_set, names) and len(names) < _GROWTH * len(found.row_names)
 
     def _read(self, names: list[str], dim: int) -> np.ndarray | None:
         from qml_plugin.retrieval.vector_file import open_vectors  # loads the compiler of the search

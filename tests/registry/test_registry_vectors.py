@@ -177,14 +177,15 @@ def test_a_file_that_the_registry_has_left_behind_is_made_anew(large, path, file
     assert_made_anew(large, file, cause)
 
 
-def test_rows_that_were_added_are_noticed_without_a_word(large, file):
+@pytest.mark.parametrize(("n_added", "is_made_anew"), [(2, False), (30, True)])
+def test_rows_that_were_added_are_noticed_without_a_word(large, file, n_added, is_made_anew):
     before = file.read_bytes()
-    save(large, some_patterns(100, 5), make_run("run-2"))
-    assert ["5 patterns were added, 0 deleted and 0 changed" in fault for fault in faults(large)] == [True]
+    save(large, some_patterns(100, n_added), make_run("run-2"))
+    assert [f"{n_added} patterns were added, 0 deleted and 0 changed" in fault for fault in faults(large)] == [True]
     known = large.known_patterns(FEATURE_SET, NAMES)
-    assert file.read_bytes() != before
-    assert faults(large) == []
-    assert large.known_patterns(FEATURE_SET, NAMES).features.tobytes() == known.features.tobytes()
+    assert known.features.tobytes() == truth(large).features.tobytes()
+    assert (file.read_bytes() != before) == is_made_anew
+    assert (faults(large) == []) == is_made_anew
 
 
 def test_a_row_that_a_person_labelled_is_noticed(large, file):

@@ -79,9 +79,9 @@ class Database(ABC):
         with self._transaction(self._READ) as connection:
             try:
                 yield connection
-            except QmlError:
+            except (QmlError, UnicodeError):
                 raise
-            except ValueError as error:
+            except (ValueError, TypeError) as error:
                 raise RegistryCorrupt(
                     f"{self.name} holds a value that is not of its column's kind: {error}. DATETIME columns hold "
                     "'YYYY-MM-DD HH:MM:SS.ffffff' and JSON columns JSON; correct the row, or restore a copy."

@@ -56,6 +56,10 @@ class PostgresqlDatabase(Database):
         """Opening tells whether it is there."""
 
     def identify(self, connection: sa.Connection) -> list[str]:
+        if connection.scalar(sa.text("SELECT current_schema()")) is None:
+            raise RegistryError(
+                f"the schema that {self.name} names does not exist. Make it first: CREATE SCHEMA, as its owner wants it."
+            )
         tables = sa.inspect(connection).get_table_names()
         mark = connection.scalar(sa.text(f"SELECT obj_description(to_regclass('{VERSION_TABLE}'), 'pg_class')"))
         if tables and mark != _MARK:

@@ -6,6 +6,7 @@ An upgrade is one transaction under the write lock: tables and recorded revision
 from __future__ import annotations
 
 import hashlib
+import shlex
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -21,7 +22,7 @@ _SCRIPTS = Path(__file__).parent
 _SHA256 = {
     "0001": "e1aa7d30e3cca45cb4df6bbc211c21290ccd3b3991a22260ee1e5af9fb22b6cf",
     "0002": "964010e85612905cbbf9b28f9d4a9c5381c04bf32ca384cf641c979f05ef0ba0",
-    "0003": "7ee85472a17d9f217ba267d5dd31c61133f60bebcf7fccde28900f1e18e27659",
+    "0003": "140fef54989090f0aabcfb7188143a47833d3e9e87aa7db66d5d957a3d26b479",
 }
 
 
@@ -84,7 +85,9 @@ def info(url: str, *, busy_timeout_s: float = 20.0) -> dict[str, object]:
     """
     database = _shared_database(url, busy_timeout_s)
     if database.path is not None and not database.path.is_file():
-        raise RegistryError(f"there is no registry at {database.path}. A run creates one, and so does: {_command(url)}")
+        raise RegistryError(
+            f"there is no registry at {database.path}. A run creates one, and so does: {_command(database)}"
+        )
     with database.read() as connection:
         revision = _revision(database, connection)
         present = set(sa.inspect(connection).get_table_names())
@@ -113,7 +116,7 @@ def ensure_current(database: Database, *, create: bool = True) -> None:
     if revision is None and not create:
         raise RegistryError(
             f"{database.name} is empty: it is no registry yet, and was left as it is. Make it one with: "
-            f"{_command(database.url)}"
+            f"{_command(database)}"
         )
     if revision is None:
         _upgrade(database, only_new=True)
@@ -229,7 +232,7 @@ def _refuse_old(database: Database, revision: str, pending: list[str]) -> None:
     if pending:
         raise SchemaTooOld(
             f"{database.name} has schema {revision}, this version of qml_plugin needs {pending[-1]}. "
-            f"Upgrade it (a copy is kept) with: {_command(database.url)}"
+            f"Upgrade it (a copy is kept) with: {_command(database)}"
         )
 
 
@@ -240,5 +243,7 @@ def _shared_database(url: str, busy_timeout_s: float) -> Database:
     return database
 
 
-def _command(url: str) -> str:
-    return f"qml db migrate --db {url}"
+def _command(database: Database) -> str:
+    """What upgrades or makes a registry, for a shell; a password is left out."""
+    url = database.url if isinstance(database, SqliteDatabase) else database.name
+    return f"qml db migrate --db {shlex.quote(url)}"

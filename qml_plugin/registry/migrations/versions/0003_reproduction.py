@@ -33,6 +33,7 @@ def upgrade() -> None:
     op.add_column("ml_pattern_registry", sa.Column("scored_seq", sa.BigInteger()))
     op.create_index("ix_ml_pattern_registry_scored_seq", "ml_pattern_registry", ["scored_seq"])
     _extend_experiments()
+    op.create_index("ix_experiments_snapshot_seq", "experiments", ["snapshot_seq"])
     _keep_each_diff_once()
     op.execute("UPDATE experiments SET status = 'finished' WHERE status = 'done'")
     op.create_table(
@@ -62,13 +63,14 @@ def _extend_experiments() -> None:
 def _keep_each_diff_once() -> None:
     """What the column held was the diff itself."""
     connection = op.get_bind()
-    found = sa.select(_RUNS.c.git_diff_sha256).where(_RUNS.c.git_diff_sha256.is_not(None)).distinct()
-    for diff in connection.scalars(found).all():
+    run_ids = connection.scalars(sa.select(_RUNS.c.run_id).where(_RUNS.c.git_diff_sha256.is_not(None))).all()
+    for run_id in run_ids:
+        is_this = _RUNS.c.run_id == run_id
+        diff = str(connection.scalar(sa.select(_RUNS.c.git_diff_sha256).where(is_this)))
         sha256 = hashlib.sha256(diff.encode()).hexdigest()
-        connection.execute(sa.insert(_DIFFS).values(sha256=sha256, diff=diff))
-        connection.execute(
-            sa.update(_RUNS).where(_RUNS.c.git_diff_sha256 == diff).values(git_diff_sha256=sha256)
-        )  # fmt: skip
+        if connection.scalar(sa.select(sa.literal(1)).where(_DIFFS.c.sha256 == sha256)) is None:
+            connection.execute(sa.insert(_DIFFS).values(sha256=sha256, diff=diff))
+        connection.execute(sa.update(_RUNS).where(is_this).values(git_diff_sha256=sha256))
 
 
 def _order_ids_by_bytes() -> None:
