@@ -52,7 +52,7 @@ def equity_figure(view: EquityView) -> go.Figure:
             f"equity {view.title!r} has {len(view.opened_at)} times, {len(view.with_gate)} values with and "
             f"{len(view.without_gate)} without the gate. Each bar needs one of each."
         )
-    figure = _figure(height=270)
+    figure = empty_figure(height=270)
     lines = (
         ("without gate", view.without_gate, {"color": ORANGE, "width": 2.6, "dash": "5px,3px"}),
         ("with gate", view.with_gate, {"color": BLUE, "width": 1.7}),
@@ -83,7 +83,7 @@ def reliability_figure(bins: tuple[ReliabilityBin, ...]) -> go.Figure:
     -------------
     Draws all rows given.
     """
-    figure = _figure(height=340)
+    figure = empty_figure(height=340)
     figure.add_scatter(
         x=[0, 1], y=[0, 1], mode="lines", name="perfect", line={"color": SLATE, "width": 1, "dash": "dot"},
         hoverinfo="skip",
@@ -139,7 +139,7 @@ def candles_figure(card: EntryView) -> go.Figure:
     _check_card(card)
     n_bars, decision_row = len(card.open), _decision_row(card)
     last_row = n_bars - 1 if card.exit_row is None else card.exit_row
-    figure = _figure(height=420)
+    figure = empty_figure(height=420)
     _candles(figure, card)
     for name, price, colour, dash in (("stop", card.stop_px, ORANGE, "dash"), ("target", card.target_px, BLUE, "dot")):
         if math.isfinite(price):
@@ -180,7 +180,7 @@ def pattern_figure(view: PatternView) -> go.Figure:
         figure = candles_figure(view)
         span = (view.entry_row, max(view.entry_row + 1, len(view.close) - 1))
     else:
-        figure = _figure(height=320)
+        figure = empty_figure(height=320)
         _setup(figure, view)
         span = (0, max(view.n_rows - 1, 1))
         for name, price, colour, dash in (
@@ -219,7 +219,7 @@ def contributions_figure(card: DecisionCard) -> go.Figure:
     """
     pairs = sorted(((n, v) for n, v in card.contributions if math.isfinite(v)), key=lambda p: (abs(p[1]), p[0]))
     values = [value for _, value in pairs]
-    figure = _figure(height=90 + _BAR_ROW_PX * len(pairs))
+    figure = empty_figure(height=90 + _BAR_ROW_PX * len(pairs))
     figure.add_bar(
         x=values,
         y=[escape(name) for name, _ in pairs],
@@ -265,7 +265,7 @@ def feature_figure(view: FeatureView) -> go.Figure:
     lengths = {name: len(getattr(view, name)) for name in ("opened_at", "open", "high", "low", "close", "values")}
     if len(set(lengths.values())) != 1:
         raise DataError(f"{view.name} has columns of {lengths} bars. Cut all from the same window.")
-    figure = _figure(height=560)
+    figure = empty_figure(height=560)
     _candles(figure, view)
     figure.add_scatter(
         x=np.arange(len(view.values)), y=view.values, yaxis="y2", name=escape(view.name), mode="lines", connectgaps=False,
@@ -303,7 +303,7 @@ def distribution_figure(view: FeatureView) -> go.Figure:
     """
     found = view.distribution
     edges = found.edges
-    figure = _figure(height=300)
+    figure = empty_figure(height=300)
     if found.is_discrete:
         figure.add_bar(
             x=[f"{value:.6g}" for value in edges], y=found.counts, hovertemplate="%{x}: %{y:,}<extra></extra>"
@@ -321,7 +321,7 @@ def distribution_figure(view: FeatureView) -> go.Figure:
     return figure
 
 
-def _figure(height: int) -> go.Figure:
+def empty_figure(height: int) -> go.Figure:
     """An empty figure in the page's look."""
     figure = go.Figure(layout=go.Layout(template="none"))
     figure.update_layout(
