@@ -23,6 +23,8 @@ _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-se
 _N_TICKS = 5
 _DAY_US = 86_400_000_000
 _BAR_ROW_PX = 26
+_NEAR_THE_END = 0.93  # where a word in the middle of its bar would be cut off
+_LEVEL_REACH = 8  # bars that a level goes back from a decision with nothing after it
 
 
 def equity_figure(view: EquityView) -> go.Figure:
@@ -144,7 +146,7 @@ def candles_figure(card: EntryView) -> go.Figure:
     for name, price, colour, dash in (("stop", card.stop_px, ORANGE, "dash"), ("target", card.target_px, BLUE, "dot")):
         if math.isfinite(price):
             is_above = (name == "target") == (card.side > 0)
-            _level(figure, name, price, colour, dash, (decision_row, max(last_row, decision_row + 1)), is_above)
+            _level(figure, name, price, colour, dash, _span(decision_row, last_row), is_above)
     _setup(figure, card)
     _markers(figure, card)
     if decision_row + 1 < n_bars:
@@ -178,7 +180,7 @@ def pattern_figure(view: PatternView) -> go.Figure:
     """
     if view.has_bars:
         figure = candles_figure(view)
-        span = (view.entry_row, max(view.entry_row + 1, len(view.close) - 1))
+        span = _span(view.entry_row, len(view.close) - 1)
     else:
         figure = empty_figure(height=320)
         _setup(figure, view)
@@ -408,6 +410,13 @@ def _level(
     )  # fmt: skip
 
 
+def _span(decision_row: int, last_row: int) -> tuple[int, int]:
+    """Rows over which a level is drawn: after the decision, or before it where nothing comes after it."""
+    return (
+        (decision_row, last_row) if last_row > decision_row else (max(0, decision_row - _LEVEL_REACH), decision_row + 1)
+    )
+
+
 def _setup(figure: go.Figure, card: EntryView) -> None:
     """The setup's points, joined and named."""
     if not card.points:
@@ -444,6 +453,7 @@ def _markers(figure: go.Figure, card: EntryView) -> None:
     figure.add_annotation(
         x=row, y=float(card.low[row] if is_long else card.high[row]), text=f"<b>entry {words.side(card)}</b>",
         showarrow=True, arrowhead=2, arrowwidth=1.8, arrowcolor=BLUE, ax=0, ay=46 if is_long else -46,
+        xanchor="right" if row > _NEAR_THE_END * len(card.close) else "center",
         font={"color": BLUE, "size": 12},
     )  # fmt: skip
     if card.exit_row is None:

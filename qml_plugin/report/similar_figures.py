@@ -117,8 +117,8 @@ def r_figure(answer: AnswerView) -> go.Figure:
     spans = [f"{low:+.2f} to {high:+.2f} R" for low, high in pairwise(edges.tolist())]
     figure = empty_figure(height=340)
     figure.add_bar(
-        x=(edges[:-1] + edges[1:]) / 2, y=shares[0], width=np.diff(edges), name="all eligible", customdata=spans,
-        marker={"color": "rgba(100,116,139,0.45)", "line": {"color": "#ffffff", "width": 1}},
+        x=(edges[:-1] + edges[1:]) / 2, y=shares[0], width=0.94 * np.diff(edges), name="all eligible", customdata=spans,
+        marker={"color": "rgba(100,116,139,0.45)", "line": {"width": 0}},
         hovertemplate="%{customdata}<br>%{y:.1%} of all eligible<extra></extra>",
     )  # fmt: skip
     figure.add_scatter(
