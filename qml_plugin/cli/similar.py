@@ -66,13 +66,14 @@ def similar(
     with telling_of_compilation():
         asked = _asked(registry, ids, now, (symbol, timeframe, tz), side)
         found = answers(registry, asked, k=n, strategy=strategy, **filters)
+    written = _written_page(asked, found, Path(pages[0]) if pages else _PAGE) if html else None
     if as_json:
         say(json.dumps([_as_data(*pair) for pair in zip(asked, found, strict=True)], indent=2, allow_nan=False))
     else:
         for i, pair in enumerate(zip(asked, found, strict=True)):
             _print(*pair, is_first=i == 0, is_one=len(asked) == 1)
-    if html:
-        _write_page(asked, found, Path(pages[0]) if pages else _PAGE, is_quiet=as_json)
+    if written is not None:
+        typer.echo(f"page  {written}", err=as_json)
 
 
 def _refuse_contradictions(
@@ -90,8 +91,14 @@ def _refuse_contradictions(
 
 def _microseconds(age: str | None) -> int | None:
     from qml_plugin.clock import timeframe_seconds
+    from qml_plugin.errors import DataError
 
-    return None if age is None else round(timeframe_seconds(age) * 1_000_000)
+    try:
+        return None if age is None else round(timeframe_seconds(age) * 1_000_000)
+    except DataError as error:
+        raise typer.BadParameter(
+            f"--max-age is {age!r}. Write a count and a unit of s, m, h, d, w, mo, such as 90d."
+        ) from error
 
 
 def _asked(
@@ -179,7 +186,7 @@ def _print(question: Question, answer: AnswerView, *, is_first: bool, is_one: bo
             say(line)
 
 
-def _write_page(asked: Sequence[Question], found: Sequence[AnswerView], path: Path, *, is_quiet: bool) -> None:
+def _written_page(asked: Sequence[Question], found: Sequence[AnswerView], path: Path) -> Path:
     from qml_plugin.errors import DataError
     from qml_plugin.labelling.view import pattern_view
     from qml_plugin.neighbours.page import similar_page
@@ -187,7 +194,6 @@ def _write_page(asked: Sequence[Question], found: Sequence[AnswerView], path: Pa
 
     views = [pattern_view(question.pattern, question.found, n_bars=_PAGE_BARS, hide_future=True) for question in asked]
     try:
-        written = write_similar_page(similar_page(asked, views, found), path)
+        return write_similar_page(similar_page(asked, views, found), path)
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error}. Choose a folder that exists and has room.") from error
-    typer.echo(f"page  {written}", err=is_quiet)
