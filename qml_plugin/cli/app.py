@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -14,6 +13,7 @@ from qml_plugin.cli.features import features_app, warmup
 from qml_plugin.cli.label import label
 from qml_plugin.cli.models import models_app, train
 from qml_plugin.cli.runs import runs_app
+from qml_plugin.cli.similar import similar
 from qml_plugin.cli.terminal import (
     DEFAULT_DB,
     AsJson,
@@ -101,65 +101,7 @@ def stats(db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
     print_mapping(PatternRegistry(db, create=False).get_statistics(), as_json)
 
 
-@app.command()
-def similar(
-    pattern_id: Annotated[str, typer.Argument(help="Id of a registered pattern.")],
-    db: Db = DEFAULT_DB,
-    n: Annotated[int, typer.Option("-n", min=1, help="How many neighbours.")] = 10,
-    as_json: AsJson = False,
-) -> None:
-    """List the nearest past patterns whose outcome was known when PATTERN_ID was detected.
-
-    Computed now, with one scaling of all that was known then; what a run saw is in its `run_decisions`.
-    """
-    import numpy as np
-
-    from qml_plugin.clock import from_datetime
-    from qml_plugin.errors import FeatureMismatch
-    from qml_plugin.features import CATALOGUE
-    from qml_plugin.features.catalogue import difference
-    from qml_plugin.registry import PatternRegistry
-    from qml_plugin.retrieval.similar import similar_patterns
-
-    registry = PatternRegistry(db, create=False)
-    pattern: dict[str, Any] = registry.get_pattern(pattern_id)
-    if pattern["feature_set"] != CATALOGUE.feature_set:
-        same_code = {name: CATALOGUE.versions.get(name, "") for name in pattern["features"]}
-        raise FeatureMismatch(
-            f"pattern {pattern_id} was registered {difference(same_code) or 'with other code for the same features'}. "
-            "Run its backtest again with this version: that computes its features anew."
-        )
-    neighbours = similar_patterns(
-        registry.known_patterns(CATALOGUE.feature_set, CATALOGUE.names),
-        np.array([pattern["features"][name] for name in CATALOGUE.names], dtype=np.float32),
-        [feature.category for feature in CATALOGUE],
-        side=pattern["side"],
-        as_of=from_datetime(pattern["known_at"]),
-        k=n,
-    )
-    rows = []
-    for neighbour in neighbours:
-        past = registry.get_pattern(neighbour.pattern_id)
-        rows.append(
-            {
-                "pattern_id": neighbour.pattern_id,
-                "symbol": past["symbol"],
-                "timeframe": past["timeframe"],
-                "strategy": past["strategy"],
-                "detection_time": past["detection_time"],
-                "distance": round(neighbour.distance, 4),
-                "outcome": "win" if neighbour.is_win else "loss",
-                "r_multiple": round(neighbour.r_multiple, 3),
-            }
-        )
-    if as_json:
-        say(json.dumps(rows, default=str, indent=2))
-    elif rows:
-        print_table(tuple(rows[0]), (tuple(row.values()) for row in rows))
-    else:
-        say("No pattern of that side had a known outcome before this one.")
-
-
+app.command()(similar)
 app.command()(label)
 app.command()(train)
 app.command()(warmup)

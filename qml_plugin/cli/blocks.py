@@ -43,6 +43,48 @@ def series_lines(values: FloatArray, width: int, height: int) -> list[str]:
     return lines
 
 
+def fan_lines(fan: FloatArray, width: int, height: int) -> list[str]:
+    """Quantiles that spread from left to right: light is 10 to 90 %, dark is 25 to 75 %, a line the median, a dash 0.
+
+    Parameters
+    ----------
+    fan : ndarray of shape (5, n_columns)
+        Ascending quantiles by column, NaN where there is none.
+    width : int, cells, >= 1
+        Of the whole line. Columns share a cell where there are not enough cells; the last of them is drawn.
+    height : int, lines, >= 3
+
+    Returns
+    -------
+    list of str
+        Empty where there is no quantile. The first and the last line carry the ends of the scale.
+    """
+    finite = fan[np.isfinite(fan)]
+    if len(finite) == 0:
+        return []
+    low, high = min(0.0, float(finite.min())), max(0.0, float(finite.max()))
+    spread = high - low if high > low else 1.0
+    pad = max(len(f"{high:+.1f}"), len(f"{low:+.1f}"))
+    per_cell = -(-fan.shape[1] // max(1, width - pad - 2))
+    columns = fan[:, per_cell - 1 :: per_cell] if per_cell > 1 else fan
+    rows = np.where(np.isfinite(columns), np.nan_to_num((columns - low) / spread) * (height - 1), -1.0).round()
+    zero = round(-low / spread * (height - 1))
+    lines = []
+    for row in range(height - 1, -1, -1):
+        label = f"{high:+.1f}" if row == height - 1 else f"{low:+.1f}" if row == 0 else "0" if row == zero else ""
+        cells = "".join(_fan_cell(row, *column, is_zero=row == zero) for column in rows.T.astype(int).tolist())
+        lines.append(f"{label:>{pad}} ┤{cells}".rstrip())
+    return lines
+
+
+def _fan_cell(row: int, lowest: int, lower: int, middle: int, upper: int, highest: int, *, is_zero: bool) -> str:
+    if row == middle:
+        return "█"
+    if lower <= row <= upper:
+        return "▒"
+    return "░" if lowest <= row <= highest else "─" if is_zero else " "
+
+
 def _level(part: FloatArray, low: float, spread: float, n_levels: int) -> int:
     """Height of a column in eighths, at least 1 where there is a value."""
     finite = part[np.isfinite(part)]

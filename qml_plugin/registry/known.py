@@ -32,6 +32,17 @@ IS_KNOWN = sa.and_(_PATTERNS.resolved_at.is_not(None), RESULT.is_not(None))
 
 
 @dataclass(frozen=True, slots=True)
+class PatternFacts:
+    """What a pattern is an entry of; ``detection_at`` is the stamp of its decision bar."""
+
+    symbol: str
+    timeframe: str
+    pattern_type: str
+    strategy: str
+    detection_at: int
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """What identifies the known patterns that a run started from.
 
@@ -97,6 +108,16 @@ def known_of(
     )
     versions = feature_sets.versions_of(connection, feature_set) or {}
     return replace(known, ignored=frozenset(ignored), versions=versions)
+
+
+def facts_of(connection: sa.Connection, feature_set: str) -> dict[str, PatternFacts]:
+    """The facts of every pattern of one feature set, by id."""
+    columns = ("pattern_id", "symbol", "timeframe", "pattern_type", "strategy", "detection_time")
+    query = sa.select(*(_PATTERNS[name] for name in columns)).where(_PATTERNS.feature_set == feature_set)
+    return {
+        pattern_id: PatternFacts(symbol, timeframe, pattern_type, strategy, from_datetime(detected))
+        for pattern_id, symbol, timeframe, pattern_type, strategy, detected in connection.execute(query)
+    }
 
 
 def rows_to_keep(connection: sa.Connection, feature_set: str) -> list[tuple[str, str, bytes]]:

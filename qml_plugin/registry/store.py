@@ -15,7 +15,7 @@ from qml_plugin.errors import DataError
 from qml_plugin.records import Decision, KnownPatterns, Pattern, Run
 from qml_plugin.registry import feature_sets, kept_bars
 from qml_plugin.registry.connection import open_database
-from qml_plugin.registry.known import IS_KNOWN, RESULT, Snapshot, known_of
+from qml_plugin.registry.known import IS_KNOWN, RESULT, PatternFacts, Snapshot, facts_of, known_of
 from qml_plugin.registry.ledger import RunLedger, close_run, newest_runs
 from qml_plugin.registry.migrations import ensure_current
 from qml_plugin.registry.registering import last_seq, register
@@ -107,6 +107,25 @@ class RunStore(RunLedger):
             If a row's features are not what `names` promises; the message names the pattern.
         """
         return self.read_snapshot(feature_set, names)[0]
+
+    def pattern_facts(self, feature_set: str) -> dict[str, PatternFacts]:
+        """Market, kind, strategy and time of every pattern of one feature set, known or not, by ``pattern_id``.
+
+        Parameters
+        ----------
+        feature_set : str
+            Hash of the catalogue.
+
+        Returns
+        -------
+        dict of str to PatternFacts
+
+        Point in time
+        -------------
+        Nothing in it came to be known after the decision; which patterns there are is of now.
+        """
+        with self._database.read() as connection:
+            return facts_of(connection, feature_set)
 
     def feature_sets(self) -> dict[str, tuple[int, dict[str, str | None]]]:
         """Of each feature set that resolved patterns follow: their number, and its features with their versions.

@@ -23,6 +23,8 @@ _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-se
 _N_TICKS = 5
 _DAY_US = 86_400_000_000
 _BAR_ROW_PX = 26
+_NEAR_THE_END = 0.93  # where a word in the middle of its bar would be cut off
+_LEVEL_REACH = 8  # bars that a level goes back from a decision with nothing after it
 
 
 def equity_figure(view: EquityView) -> go.Figure:
@@ -52,7 +54,7 @@ def equity_figure(view: EquityView) -> go.Figure:
             f"equity {view.title!r} has {len(view.opened_at)} times, {len(view.with_gate)} values with and "
             f"{len(view.without_gate)} without the gate. Each bar needs one of each."
         )
-    figure = _figure(height=270)
+    figure = empty_figure(height=270)
     lines = (
         ("without gate", view.without_gate, {"color": ORANGE, "width": 2.6, "dash": "5px,3px"}),
         ("with gate", view.with_gate, {"color": BLUE, "width": 1.7}),
@@ -83,7 +85,7 @@ def reliability_figure(bins: tuple[ReliabilityBin, ...]) -> go.Figure:
     -------------
     Draws all rows given.
     """
-    figure = _figure(height=340)
+    figure = empty_figure(height=340)
     figure.add_scatter(
         x=[0, 1], y=[0, 1], mode="lines", name="perfect", line={"color": SLATE, "width": 1, "dash": "dot"},
         hoverinfo="skip",
@@ -139,12 +141,12 @@ def candles_figure(card: EntryView) -> go.Figure:
     _check_card(card)
     n_bars, decision_row = len(card.open), _decision_row(card)
     last_row = n_bars - 1 if card.exit_row is None else card.exit_row
-    figure = _figure(height=420)
+    figure = empty_figure(height=420)
     _candles(figure, card)
     for name, price, colour, dash in (("stop", card.stop_px, ORANGE, "dash"), ("target", card.target_px, BLUE, "dot")):
         if math.isfinite(price):
             is_above = (name == "target") == (card.side > 0)
-            _level(figure, name, price, colour, dash, (decision_row, max(last_row, decision_row + 1)), is_above)
+            _level(figure, name, price, colour, dash, _span(decision_row, last_row), is_above)
     _setup(figure, card)
     _markers(figure, card)
     if decision_row + 1 < n_bars:
@@ -178,9 +180,9 @@ def pattern_figure(view: PatternView) -> go.Figure:
     """
     if view.has_bars:
         figure = candles_figure(view)
-        span = (view.entry_row, max(view.entry_row + 1, len(view.close) - 1))
+        span = _span(view.entry_row, len(view.close) - 1)
     else:
-        figure = _figure(height=320)
+        figure = empty_figure(height=320)
         _setup(figure, view)
         span = (0, max(view.n_rows - 1, 1))
         for name, price, colour, dash in (
@@ -219,7 +221,7 @@ def contributions_figure(card: DecisionCard) -> go.Figure:
     """
     pairs = sorted(((n, v) for n, v in card.contributions if math.isfinite(v)), key=lambda p: (abs(p[1]), p[0]))
     values = [value for _, value in pairs]
-    figure = _figure(height=90 + _BAR_ROW_PX * len(pairs))
+    figure = empty_figure(height=90 + _BAR_ROW_PX * len(pairs))
     figure.add_bar(
         x=values,
         y=[escape(name) for name, _ in pairs],
@@ -265,7 +267,7 @@ def feature_figure(view: FeatureView) -> go.Figure:
     lengths = {name: len(getattr(view, name)) for name in ("opened_at", "open", "high", "low", "close", "values")}
     if len(set(lengths.values())) != 1:
         raise DataError(f"{view.name} has columns of {lengths} bars. Cut all from the same window.")
-    figure = _figure(height=560)
+    figure = empty_figure(height=560)
     _candles(figure, view)
     figure.add_scatter(
         x=np.arange(len(view.values)), y=view.values, yaxis="y2", name=escape(view.name), mode="lines", connectgaps=False,
@@ -303,7 +305,7 @@ def distribution_figure(view: FeatureView) -> go.Figure:
     """
     found = view.distribution
     edges = found.edges
-    figure = _figure(height=300)
+    figure = empty_figure(height=300)
     if found.is_discrete:
         figure.add_bar(
             x=[f"{value:.6g}" for value in edges], y=found.counts, hovertemplate="%{x}: %{y:,}<extra></extra>"
@@ -321,7 +323,7 @@ def distribution_figure(view: FeatureView) -> go.Figure:
     return figure
 
 
-def _figure(height: int) -> go.Figure:
+def empty_figure(height: int) -> go.Figure:
     """An empty figure in the page's look."""
     figure = go.Figure(layout=go.Layout(template="none"))
     figure.update_layout(
@@ -408,6 +410,13 @@ def _level(
     )  # fmt: skip
 
 
+def _span(decision_row: int, last_row: int) -> tuple[int, int]:
+    """Rows over which a level is drawn: after the decision, or before it where nothing comes after it."""
+    return (
+        (decision_row, last_row) if last_row > decision_row else (max(0, decision_row - _LEVEL_REACH), decision_row + 1)
+    )
+
+
 def _setup(figure: go.Figure, card: EntryView) -> None:
     """The setup's points, joined and named."""
     if not card.points:
@@ -444,6 +453,7 @@ def _markers(figure: go.Figure, card: EntryView) -> None:
     figure.add_annotation(
         x=row, y=float(card.low[row] if is_long else card.high[row]), text=f"<b>entry {words.side(card)}</b>",
         showarrow=True, arrowhead=2, arrowwidth=1.8, arrowcolor=BLUE, ax=0, ay=46 if is_long else -46,
+        xanchor="right" if row > _NEAR_THE_END * len(card.close) else "center",
         font={"color": BLUE, "size": 12},
     )  # fmt: skip
     if card.exit_row is None:

@@ -70,6 +70,72 @@ class NeighbourView:
     r_multiple: float
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PathView:
+    """Closes around an entry, aligned at its decision bar, which is bar 0.
+
+    ``move_atr`` begins at ``first_bar``, a bar not later than 0; it is the move since the close of bar 0 in the entry's
+    favour, in ATR of that moment. ``exit_bar`` is where the outcome became known, None where no bar of the path did.
+    """
+
+    first_bar: int
+    move_atr: FloatArray
+    exit_bar: int | None
+
+    @property
+    def last_bar(self) -> int:
+        return self.first_bar + len(self.move_atr) - 1
+
+    @property
+    def before(self) -> FloatArray:
+        """Up to bar 0."""
+        return self.move_atr[: 1 - self.first_bar]
+
+    @property
+    def after(self) -> FloatArray:
+        """From bar 0 on."""
+        return self.move_atr[-self.first_bar :]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class PastView(NeighbourView):
+    """A neighbour with what happened next; ``path`` is None where no bars of it are kept."""
+
+    pattern_id: str
+    pattern_type: str
+    resolved_at: int
+    path: PathView | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AnswerView:
+    """The neighbours of one question, nearest first, and what became of them and of all that were eligible.
+
+    ``eligible_r`` has shape (n_eligible,), NaN where only a label is known; ``base_share`` is the share of wins among
+    them. ``share_low`` and ``share_high`` bound the share of wins among the neighbours at 95 %. ``fan`` has shape
+    (5, n_bars): the 10, 25, 50, 75 and 90 % quantiles of the paths at each bar after the decision, from bar 0 on, NaN
+    where there are too few; ``n_paths`` has shape (n_bars,). Shares and means are None where there is nothing to count.
+    """
+
+    side: int
+    as_of: int
+    neighbours: tuple[PastView, ...]
+    win_share: float | None
+    share_low: float | None
+    share_high: float | None
+    mean_r: float | None
+    median_r: float | None
+    eligible_r: FloatArray
+    base_share: float | None
+    base_mean_r: float | None
+    fan: FloatArray
+    n_paths: IntArray
+
+    @property
+    def n_eligible(self) -> int:
+        return len(self.eligible_r)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntryView:
     """One entry and the bars around it.
@@ -189,3 +255,14 @@ class PatternsPage:
     commands: tuple[str, ...]
     n_left: int
     is_future_hidden: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SimilarPage:
+    """Questions with their answers: the pattern asked about, its path before, its neighbours, and all of it in words."""
+
+    title: str
+    patterns: tuple[PatternView, ...]
+    befores: tuple[PathView | None, ...]
+    answers: tuple[AnswerView, ...]
+    sentences: tuple[tuple[str, ...], ...]

@@ -9,6 +9,7 @@ import pytest
 from backtesting import Backtest
 
 from qml_plugin.cli import main
+from tests.neighbours.conftest import same_past, two_markets  # noqa: F401
 
 
 @pytest.fixture(scope="session")

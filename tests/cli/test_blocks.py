@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qml_plugin.cli.blocks import histogram_lines, series_lines
+from qml_plugin.cli.blocks import fan_lines, histogram_lines, series_lines
 from qml_plugin.stats.distribution import distribution
 
 
@@ -35,3 +35,31 @@ def test_gaps_are_blank_and_values_never_are():
     assert series_lines(np.full(5, np.nan), 3, 2) == []
     (flat,) = series_lines(np.full(5, 2.0), 80, 1)
     assert flat == "2 ┤▁▁▁▁▁"
+
+
+def test_a_fan_opens_around_its_median():
+    middle = np.array([0.0, 1.0, 2.0, 2.0])
+    fan = middle + np.outer([-2.0, -1.0, 0.0, 1.0, 2.0], [0.0, 0.4, 1.0, 1.0])
+    assert fan_lines(fan, 80, 5) == [
+        "+4.0 ┤  ░░",
+        "     ┤  ▒▒",
+        "     ┤ ░██",
+        "     ┤ █▒▒",
+        "+0.0 ┤█░░░",
+    ]
+
+
+def test_a_fan_marks_zero_and_leaves_gaps_blank():
+    fan = np.array([[-2.0, np.nan, 2.0]] * 5)
+    assert fan_lines(fan, 80, 5) == ["+2.0 ┤  █", "     ┤", "   0 ┤───", "     ┤", "-2.0 ┤█"]
+    assert fan_lines(np.full((5, 3), np.nan), 80, 5) == []
+    assert fan_lines(np.empty((5, 0)), 80, 5) == []
+
+
+def test_a_wide_fan_fits_a_narrow_terminal():
+    rng = np.random.default_rng(0)
+    fan = np.sort(rng.normal(size=(5, 51)).cumsum(axis=1), axis=0)
+    for width in (1, 5, 20, 33, 58, 200):
+        lines = fan_lines(fan, width, 9)
+        assert len(lines) == 9
+        assert max(map(len, lines)) <= max(width, 9)

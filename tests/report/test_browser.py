@@ -8,8 +8,10 @@ import pytest
 
 from qml_plugin.report.label_page import write_label_page
 from qml_plugin.report.page import write_page
+from qml_plugin.report.similar_page import write_similar_page
 from tests.report import samples
 from tests.report.test_label_page import page as label_page
+from tests.report.test_similar_page import page as similar_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -18,8 +20,12 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 @pytest.mark.parametrize(
     "write",
-    [lambda path: write_page(samples.page(), path), lambda path: write_label_page(label_page(), path)],
-    ids=["demo", "label"],
+    [
+        lambda path: write_page(samples.page(), path),
+        lambda path: write_label_page(label_page(), path),
+        lambda path: write_similar_page(similar_page(), path),
+    ],
+    ids=["demo", "label", "similar"],
 )
 def test_every_figure_is_drawn(tmp_path, write):
     page = write(tmp_path / "page.html")

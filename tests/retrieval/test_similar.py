@@ -10,7 +10,7 @@ import pytest
 from qml_plugin.errors import RetrievalError
 from qml_plugin.records import KnownPatterns
 from qml_plugin.retrieval import Scaler
-from qml_plugin.retrieval.similar import similar_patterns
+from qml_plugin.retrieval.similar import nearest_known, similar_patterns
 
 GROUPS = ["a", "a", "b", "c", "c"]
 
@@ -110,3 +110,31 @@ def test_a_query_of_missing_features_lies_at_the_centre():
 def test_another_width_is_refused():
     with pytest.raises(RetrievalError, match=r"shape \(4,\) was asked of patterns with 5 features as of 1970-01-01"):
         ask(world(), np.zeros(4), side=1, as_of=100)
+
+
+def test_all_that_are_eligible_are_told_with_the_nearest():
+    known, query = world(), np.zeros(5, np.float32)
+    types = np.where(np.arange(80) % 3 == 0, "a", "b")
+    among = np.arange(80) % 5 > 0
+    found = nearest_known(
+        known, query, GROUPS, as_of=240, k=4, columns={"pattern_type": types, "bar": np.arange(80)}, among=among, side=-1,
+        pattern_type="b", max_age=90, apart_bars=3,
+    )  # fmt: skip
+    wanted = [
+        i for i in range(80)
+        if 150 <= known.resolved_at[i] <= 240 and known.side[i] == -1 and types[i] == "b" and among[i]
+    ]  # fmt: skip
+    assert found.eligible.tolist() == wanted
+    assert 0 < len(found.rows) <= 4 < len(wanted)
+    assert set(found.rows) <= set(wanted)
+    assert all(abs(a - b) > 3 for a in found.rows for b in found.rows if a != b)
+
+
+def test_none_among_those_wanted_is_no_neighbour():
+    found = nearest_known(world(), np.zeros(5, np.float32), GROUPS, as_of=240, k=4, among=np.zeros(80, np.bool_))
+    assert (len(found.rows), len(found.distances), len(found.eligible)) == (0, 0, 0)
+
+
+def test_a_filter_that_is_not_known_is_refused():
+    with pytest.raises(RetrievalError, match="filter 'colour' is not known"):
+        nearest_known(world(), np.zeros(5, np.float32), GROUPS, as_of=240, k=4, colour="red")

@@ -1,0 +1,1 @@
+"""What a person is shown who asks which past patterns were like one: the nearest, and what happened next."""
