@@ -390,7 +390,7 @@ def test_scores_that_came_later_are_not_seen(eurusd, url):
     assert run["metrics"]["n_take"] + run["metrics"]["n_abstain"] > 100
 
 
-SCRIPT = """
+UNGUARDED = """
 from backtesting import Backtest
 from backtesting.test import GOOG
 from tests.adapters.reproduced import EveryFifth
@@ -405,13 +405,13 @@ Backtest(GOOG.iloc[:120], Mine, cash=100_000).run(registry="sqlite:///{path}", s
 
 def test_a_script_that_runs_when_imported_records_nothing_and_prints_nothing(goog, url, path, tmp_path, capsys):
     script = tmp_path / "mine.py"
-    script.write_text(SCRIPT.format(path=path, every=4))
+    script.write_text(UNGUARDED.format(path=path, every=4))
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "TQDM_DISABLE": "1"}
     subprocess.run(
         [sys.executable, "-W", "ignore", script], check=True, env=environment, timeout=120, capture_output=True
     )
     (run,) = PatternRegistry(url).get_runs()
-    script.write_text(SCRIPT.format(path=path, every=3))
+    script.write_text(UNGUARDED.format(path=path, every=3))
     before = contents(path, ())
     assert reproduce(url, run["run_id"]).is_identical
     assert contents(path, ()) == before

@@ -259,10 +259,12 @@ def test_the_file_of_the_page_may_stand_anywhere(qml, both, pattern_id, tmp_path
 def test_names_from_outside_command_neither_terminal_nor_browser(qml, tmp_path):
     url = f"sqlite:///{tmp_path}/evil.db"
     registry = PatternRegistry(url)
-    evil = {"symbol": EVIL + "\x1b[2J", "pattern_type": EVIL, "strategy": EVIL + "\x07"}
+    evil = {"symbol": EVIL, "pattern_type": EVIL, "strategy": EVIL}
     for n in range(3):
         registry.label_pattern(by_hand(registry, n, **evil), "win")
     last = by_hand(registry, 0, detection_time="2999-01-01 00:00", **evil)
+    worse = "UPDATE ml_pattern_registry SET symbol = symbol || char(27) || '[2J', strategy = strategy || char(7)"
+    execute(tmp_path / "evil.db", worse)
     code, out, _ = qml("similar", last, "--html", tmp_path / "evil.html", "--db", url)
     assert code == 0
     assert "\x1b" not in out
