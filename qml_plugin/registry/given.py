@@ -98,6 +98,10 @@ def _entry(data: Mapping[str, Any]) -> Entry:
         )
     detection_at = moment(data["detection_time"], "'detection_time' of pattern_data")
     index = pd.DatetimeIndex([pd.Timestamp(detection_at, unit="us")])
+    try:
+        known = int(known_at(index, timeframe)[0])
+    except OverflowError as error:
+        raise _wrong("timeframe", data["timeframe"], "a count and a unit, such as '4h'") from error
     bar = _bar("detection_idx", data["detection_idx"])
     entry_px, stop_px, target_px = (_price(key, data[key]) for key in _PRICES)
     side = 1 if stop_px < entry_px else -1
@@ -119,7 +123,7 @@ def _entry(data: Mapping[str, Any]) -> Entry:
         side=side,
         bar=bar,
         detection_at=detection_at,
-        known_at=int(known_at(index, timeframe)[0]),
+        known_at=known,
         reference_px=entry_px,
         stop_px=stop_px,
         target_px=target_px,

@@ -1,10 +1,12 @@
 """What a run leaves in the registry, and that running again leaves the same."""
 
 import hashlib
+import math
 import os
 import sqlite3
 import subprocess
 import sys
+import warnings
 from contextlib import closing
 
 import numpy as np
@@ -14,8 +16,10 @@ from backtesting import Backtest, Strategy
 from backtesting.lib import crossover
 
 from qml_plugin import PatternMixin, PatternRegistry, Setup
-from qml_plugin.errors import DataError, RegistryCorrupt, RegistryError
+from qml_plugin.adapters.reproduce import reproduce
+from qml_plugin.errors import DataError, RegistryBusy, RegistryCorrupt, RegistryError
 from qml_plugin.features import remove_user_feature, user_feature
+from qml_plugin.records import BarrierRule
 from strategies.moving_average import MovingAverageCross
 from strategies.qml import QMLStrategy
 from tests.adapters.hosts import Remembered
@@ -345,3 +349,66 @@ def test_a_past_recorded_with_other_features_is_named_in_a_warning(goog, path):
             cross(goog, path, mode="gate")
     finally:
         remove_user_feature("body")
+
+
+# What makes a run another run
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"barriers": BarrierRule(stop_atr=1.5000001)},
+        {"take_profit_rr": float("inf")},
+        {"on_abstain": "fail_closed"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_setting_that_may_change_a_run_makes_it_another(goog, path, change):
+    cross(goog.iloc[:300], path, mode="shadow")
+    cross(goog.iloc[:300], path, mode="shadow", **change)
+    assert rows(path, "SELECT count(*) FROM experiments") == [(2,)]
+
+
+@pytest.mark.filterwarnings("ignore:Data index")
+def test_other_columns_and_another_time_zone_make_it_another(goog, path):
+    frame = goog.iloc[:300]
+    frames = [frame, frame.assign(Signal=0.0), frame.assign(Signal=1.0), frame.tz_localize("UTC"), frame.copy()]
+    for data in frames:
+        cross(data, path, mode="record")
+    assert rows(path, "SELECT count(*) FROM experiments") == [(4,)]
+    registry = PatternRegistry(f"sqlite:///{path}")
+    others = [run["run_id"] for run in registry.get_runs() if run["params"]["data"]["columns"]]
+    with pytest.raises(
+        DataError, match=r"had bars with other columns beside \(Signal\), which the registry does not keep"
+    ):
+        reproduce(registry.url, others[0])
+
+
+def test_a_pattern_labelled_by_hand_before_it_resolved_teaches_the_gate(goog, path):
+    registry = PatternRegistry(f"sqlite:///{path}")
+    data = {
+        "symbol": "GOOG", "timeframe": "1d", "pattern_type": "seen", "detection_time": "1999-01-04", "detection_idx": 3,
+        "entry_price": 100.0, "stop_loss": 95.0, "take_profit": 110.0, "validity_score": None,
+        **dict.fromkeys(f"{point}_{what}" for point in ("left_shoulder", "head", "right_shoulder") for what in ("price", "idx")),
+    }  # fmt: skip
+    pattern_id = registry.register_pattern(data, {"ctx_rsi_14": 30.0})
+    registry.label_pattern(pattern_id, "win")
+    future = goog.iloc[:400].set_axis(pd.date_range("2100-01-01", periods=400, freq="D"), axis=0)
+    decisions = cross(future, path, mode="gate")["_strategy"].qml.decisions
+    assert decisions[0].n_known == 1
+    assert math.isnan(registry.get_pattern(pattern_id)["r_multiple"] or math.nan)
+
+
+def test_a_sign_of_life_that_cannot_be_recorded_costs_a_warning_only(goog, path, monkeypatch):
+    monkeypatch.setattr("qml_plugin.adapters.run_memory._SIGN_OF_LIFE_US", 0)
+    monkeypatch.setattr("qml_plugin.registry.PatternRegistry.note_alive", locked)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        cross(goog.iloc[:300], path, mode="record")
+    assert any("a sign of life of the run could not be recorded: locked" in str(one.message) for one in caught)
+    assert rows(path, "SELECT status FROM experiments") == [("finished",)]
+
+
+def locked(registry, run_id):
+    raise RegistryBusy("locked")

@@ -466,3 +466,45 @@ def test_patterns_are_listed_newest_first_and_filtered(registry):
 def test_a_list_that_cannot_be_asked_for(registry, filters, message):
     with pytest.raises(DataError, match=message):
         registry.get_patterns(**filters)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "what"),
+    [
+        ("symbol", "\ud800", "printable"),
+        ("symbol", "a\0b", "printable"),
+        ("symbol", " ", "not empty"),
+        ("symbol", "x" * 101, "at most 100 characters"),
+        ("timeframe", "999999999999d", "a count and a unit"),
+        ("detection_time", 10**30, "microseconds since 1970"),
+        ("detection_time", 1_577_836_800, "not seconds or milliseconds"),
+        ("entry_price", 10**400, "a price above 0"),
+    ],
+)
+def test_values_beyond_all_bounds_are_refused_by_their_name(registry, key, value, what):
+    with pytest.raises(DataError, match=f"{key}.*{what}"):
+        add(registry, 0, **{key: value})
+    assert registry.get_statistics()["n_patterns"] == 0
+
+
+def test_a_pattern_described_anew_keeps_the_first_description_and_says_so(registry):
+    first = add(registry, 0)
+    with pytest.warns(
+        UserWarning, match=f"pattern {first} was registered before with another description, which stays"
+    ):
+        assert add(registry, 0, detection_idx=119, right_shoulder_idx=118) == first
+    assert add(registry, 0) == first
+
+
+def test_what_is_no_id_is_no_pattern(registry):
+    assert registry.label_pattern(5, "win") is False
+    assert registry.update_trade_status(None, paper_traded=True) is False
+    with pytest.raises(DataError, match=r"5 is not in"):
+        registry.get_pattern(5)
+
+
+def test_similar_patterns_of_now_do_not_include_results_dated_later(registry, path):
+    resolve(path, add(registry, 0), "2999-01-01 00:00:00.000000")
+    resolve(path, add(registry, 1), "2024-01-01 00:00:00.000000")
+    found = registry.find_similar_patterns({"ctx_rsi_14": 30.0})
+    assert len(found) == 1

@@ -20,8 +20,11 @@ from qml_plugin.processes import Process
 from qml_plugin.registry import PatternRegistry
 from strategies.moving_average import MovingAverageCross
 from tests.registry.registry_samples import (
+    FEATURE_SET,
+    NAMES,
     execute,
     finish,
+    make_outcome,
     make_pattern,
     make_run,
     save,
@@ -397,3 +400,24 @@ def test_the_matrix_equals_the_equity_curves_of_the_host(searched, goog):
         assert table[run_id].tolist() == [(after - before) / before for before, after in pairwise(equity)]
         assert np.prod(1 + table[run_id]) == pytest.approx(equity[-1] / equity[0], rel=1e-12)
         assert np.array_equal(registry.get_returns(run_id), table[run_id])
+
+
+def test_a_number_that_a_snapshot_saw_is_not_given_again(registry):
+    patterns = [make_pattern(bar) for bar in range(3)]
+    save(registry, patterns)
+    registry.label_pattern(patterns[0].pattern_id, "win")
+    _, seen = registry.read_snapshot(FEATURE_SET, NAMES)
+    registry.start_run(make_run("later", status="running", metrics=None, finished_at=None, snapshot_seq=seen.seq))
+    registry.label_pattern(patterns[0].pattern_id, None)
+    registry.label_pattern(patterns[1].pattern_id, "loss")
+    known, _ = registry.read_snapshot(FEATURE_SET, NAMES, through_seq=seen.seq)
+    assert known.pattern_id == ()
+
+
+def test_an_unrelated_pattern_that_is_ignored_leaves_a_snapshot_as_it_was(registry):
+    save(registry, [make_pattern(0, outcome=make_outcome(0))])
+    _, before = registry.read_snapshot(FEATURE_SET, NAMES)
+    other = make_pattern(1)
+    save(registry, [other], make_run("run-2"))
+    registry.label_pattern(other.pattern_id, "ignore")
+    assert registry.read_snapshot(FEATURE_SET, NAMES, through_seq=before.seq)[1] == before
