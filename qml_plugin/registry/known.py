@@ -136,7 +136,7 @@ def training_columns(
     rows = connection.execute(_ordered(query, feature_set, conditions)).all()
     ids, symbols, timeframes, strategies, known, resolved, wins, copies = zip(*rows, strict=True) if rows else ((),) * 8
     features = features_of(connection, feature_set, list(versions), ids, copies)
-    known_at, resolved_at = (np.array([from_datetime(at) for at in times], np.int64) for times in (known, resolved))
+    known_at, resolved_at = (np.array(times, "datetime64[us]").astype(np.int64) for times in (known, resolved))
     return (
         TrainingRows(ids, symbols, timeframes, strategies, known_at, resolved_at, versions),
         features,

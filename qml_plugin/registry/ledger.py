@@ -260,11 +260,11 @@ def close_run(connection: sa.Connection, run: Run, row: Row, decisions: list[Row
     if status == "finished" and run.status != "finished":
         return
     _keep_diff(connection, run)
-    for table in (run_decisions, run_returns):
-        connection.execute(sa.delete(table).where(table.c.run_id == run.run_id))
     if status is None:
         connection.execute(sa.insert(experiments).values(**row))
     else:
+        for table in (run_decisions, run_returns):
+            connection.execute(sa.delete(table).where(table.c.run_id == run.run_id))
         connection.execute(sa.update(experiments).where(is_this).values(**row))
     if decisions:
         connection.execute(sa.insert(run_decisions), decisions)

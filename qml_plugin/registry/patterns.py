@@ -115,9 +115,9 @@ class PatternRegistry(RunStore, ModelStore):
         described = sa.select(_PATTERNS.setup_json, _PATTERNS.features_json).where(_PATTERNS.pattern_id == pattern_id)
         with self._database.write() as connection:
             feature_sets.record(connection, feature_set, versions, now)
-            register(connection, rows, now)
-            kept = connection.execute(described).one()
-        if tuple(kept) != (rows[0]["setup_json"], rows[0]["features_json"]):
+            was_there = register(connection, rows, now)
+            kept = connection.execute(described).one() if was_there else None
+        if kept is not None and tuple(kept) != (rows[0]["setup_json"], rows[0]["features_json"]):
             warnings.warn(
                 f"pattern {pattern_id} was registered before with another description, which stays: its order, geometry and "
                 "features are those of the first time. Give a pattern that is another one its own stop, target or strategy.",

@@ -19,10 +19,16 @@ from qml_plugin.registry.schema import experiments, ml_pattern_registry
 _PATTERNS = ml_pattern_registry.c
 _MERGED = [column for column in _PATTERNS if column.name not in ("features_json", "features_f32")]
 _IDS_AT_ONCE = 500
+_LAST = sa.select(
+    *(
+        sa.select(sa.func.max(column)).scalar_subquery()
+        for column in (_PATTERNS.known_seq, _PATTERNS.scored_seq, experiments.c.snapshot_seq)
+    )
+)
 
 
-def register(connection: sa.Connection, rows: Sequence[Row], now: datetime) -> None:
-    """Insert the patterns that are not there, and fill the empty columns of those that are."""
+def register(connection: sa.Connection, rows: Sequence[Row], now: datetime) -> frozenset[str]:
+    """Insert the patterns that are not there, and fill the empty columns of those that are, whose ids are returned."""
     stored = _stored(connection, [str(row["pattern_id"]) for row in rows])
     new: dict[str, Row] = {}
     changes: dict[str, Row] = {}
@@ -36,6 +42,7 @@ def register(connection: sa.Connection, rows: Sequence[Row], now: datetime) -> N
             changes.setdefault(pattern_id, {}).update(change)
     _insert(connection, list(new.values()))
     change_rows(connection, changes, now)
+    return frozenset(stored)
 
 
 def change_rows(connection: sa.Connection, changes: Mapping[str, Row], now: datetime) -> None:
@@ -76,8 +83,7 @@ def last_seq(connection: sa.Connection) -> int:
 
     A result that was taken back has lost its number; a snapshot that saw it keeps the number from being given again.
     """
-    columns = (_PATTERNS.known_seq, _PATTERNS.scored_seq, experiments.c.snapshot_seq)
-    return max(int(connection.scalar(sa.select(sa.func.max(column))) or 0) for column in columns)
+    return max(int(last or 0) for last in connection.execute(_LAST).one())
 
 
 def _insert(connection: sa.Connection, rows: list[Row]) -> None:

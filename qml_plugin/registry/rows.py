@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 import sqlalchemy as sa
 
-from qml_plugin.clock import from_datetime, to_datetime
+from qml_plugin.clock import to_datetime
 from qml_plugin.errors import DataError, RegistryCorrupt
 from qml_plugin.records import KnownPatterns, Pattern, Setup
 from qml_plugin.registry.run_rows import Row, number, to_json
@@ -233,8 +233,8 @@ def known_columns(
         pattern_id=ids,
         group=tuple(f"{symbol}|{timeframe}" for symbol, timeframe in zip(symbols, timeframes, strict=True)),
         side=np.array(sides, np.int8),
-        known_at=np.array([from_datetime(moment) for moment in known], np.int64),
-        resolved_at=np.array([from_datetime(moment) for moment in resolved], np.int64),
+        known_at=np.array(known, "datetime64[us]").astype(np.int64),
+        resolved_at=np.array(resolved, "datetime64[us]").astype(np.int64),
         is_win=np.array(wins, np.bool_),
         r_multiple=np.array(r_multiples, np.float64),
         confidence=np.array(confidences, np.float64),
