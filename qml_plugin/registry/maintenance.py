@@ -46,13 +46,14 @@ def backup(url: str, out: Path | str | None = None, *, busy_timeout_s: float = 2
     RegistryError
         If there is no registry, the copy exists already, or it cannot be written; no part of it is left behind.
     RegistryCorrupt
-        If the registry is damaged; no copy is left behind.
+        If the registry is damaged, empty or another program's; no copy is left behind.
     """
     database = _file(url, busy_timeout_s)
     database.require()
     source = _path(database)
     with database.read() as connection:
-        current_revision(database, connection)
+        if current_revision(database, connection) is None:
+            raise RegistryCorrupt(f"{database.name} is empty: it holds no registry to copy. Name another one.")
     target = Path(out).absolute() if out is not None else source.with_name(f"{source.name}.backup-{_stamp()}")
     if target.exists():
         raise RegistryError(f"{target} exists already and was not overwritten. Name another file, or move it away.")
@@ -63,7 +64,7 @@ def backup(url: str, out: Path | str | None = None, *, busy_timeout_s: float = 2
         if damages := copy.damages():
             raise RegistryCorrupt(
                 f"{database.name} is damaged: {damages[0]}. No copy of it was left; restore an older one with 'qml db restore', "
-                "or save what can be read with 'qml db export'."
+                "or try to save its rows with 'qml db export'."
             )
         if target.parent != source.parent:
             _carry_models(copy, source.parent / MODELS, beside)

@@ -94,6 +94,9 @@ def test_what_is_no_registry_is_not_backed_up(tmp_path, path, url):
     path.write_bytes(b"junk" * 2000)
     with pytest.raises(RegistryCorrupt, match="damaged or not an SQLite database"):
         backup(url)
+    path.write_bytes(b"")
+    with pytest.raises(RegistryCorrupt, match=f"^{path} is empty: it holds no registry to copy"):
+        backup(url)
     assert names_in(tmp_path) == [path.name]
     with pytest.raises(RegistryError, match="in memory"):
         backup("sqlite://")
