@@ -22,6 +22,7 @@ from qml_plugin.cli.terminal import (
     number,
     percent,
     print_mapping,
+    print_statistics,
     print_table,
     say,
     telling_of_compilation,
@@ -95,10 +96,10 @@ def demo(
 
 @app.command()
 def stats(db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
-    """Count what the registry holds: patterns, labels, win share, runs."""
+    """Count what the registry holds: patterns, labels, win share, runs; with --json also all of the last run."""
     from qml_plugin.registry import PatternRegistry
 
-    print_mapping(PatternRegistry(db, create=False).get_statistics(), as_json)
+    print_statistics(PatternRegistry(db, create=False).get_statistics(), as_json)
 
 
 app.command()(similar)
@@ -131,7 +132,10 @@ def db_backup(
         Path | None, typer.Option(help="File to make; beside the database, named by the time, if absent.")
     ] = None,
 ) -> None:
-    """Copy the database into one file while others use it; a plain copy of the file would lose the newest rows."""
+    """Copy the database into one file while others use it; a plain copy of the file would lose the newest rows.
+
+    In another folder than the database's it comes with the files of the models, in `COPY.models` beside it.
+    """
     from qml_plugin.registry.maintenance import backup
 
     say(f"backup    {backup(db, out)}")
@@ -143,7 +147,10 @@ def db_restore(
     db: Db = DEFAULT_DB,
     replace: Annotated[bool, typer.Option("--replace", help="Move a database that is there aside first.")] = False,
 ) -> None:
-    """Put a checked backup in the place of the database; what was there is moved aside, never overwritten."""
+    """Put a checked backup in the place of the database; what was there is moved aside, never overwritten.
+
+    The files of the models that lie beside the backup go back into `models` beside the database.
+    """
     from qml_plugin.registry.maintenance import restore
 
     aside = restore(db, backup, replace=replace)

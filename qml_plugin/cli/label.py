@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qml_plugin.cli.features import Tz, read_series
-from qml_plugin.cli.terminal import DEFAULT_DB, Db, print_mapping, say
+from qml_plugin.cli.terminal import DEFAULT_DB, Db, print_statistics, say
 
 if TYPE_CHECKING:
     from qml_plugin.cli.answers import Answers
@@ -30,7 +30,7 @@ _CHART_LINES = (8, 22)
 
 
 def label(
-    pattern_id: Annotated[str | None, typer.Argument(metavar="PATTERN_ID", help="One pattern by its id; without it all that have no label, newest first.")] = None,
+    pattern_id: Annotated[str | None, typer.Argument(metavar="PATTERN_ID", help="One pattern by its id or its first characters; without it all that have no label, newest first.")] = None,
     answer: Annotated[str | None, typer.Argument(metavar="LABEL", help="Its label without asking: win, loss, ignore, or none to take it back.")] = None,
     outcome: Annotated[float | None, typer.Option(metavar="PERCENT", help="With LABEL: the result of the trade, 2.5 for +2.5 %.")] = None,
     symbol: Annotated[str | None, typer.Option(help="Only patterns of this symbol.")] = None,
@@ -59,18 +59,21 @@ def label(
     - `qml label --html charts.html` writes a page to look at
     """
     from qml_plugin.registry import PatternRegistry
+    from qml_plugin.registry.pattern_ids import whole_pattern_id
 
     names = [name for name in (pattern_id, answer) if name is not None]
     _refuse_contradictions(names, outcome, html=html, stats=stats, no_outcome=no_outcome)
     registry = PatternRegistry(db, create=False)
     if stats:
-        print_mapping(registry.get_statistics(), as_json=False)
+        print_statistics(registry.get_statistics(), as_json=False)
         return
     if html:
         pages = [Path(name) for name in names if name.lower().endswith((".html", ".htm"))]
         names = [name for name in names if Path(name) not in pages]
         pattern_id = names[0] if names else None
-    elif pattern_id is not None and answer is not None:
+    if pattern_id is not None:
+        pattern_id = whole_pattern_id(registry, pattern_id)
+    if not html and pattern_id is not None and answer is not None:
         _label_one(registry, pattern_id, answer, outcome)
         return
     patterns = (

@@ -119,14 +119,15 @@ def train(
         model_id = registry.register_model(file, card, strategy=strategy, timeframe=timeframe, notes=notes)
     if activate:
         registry.activate_model(model_id)
+    is_active = registry.get_model(model_id)["active"]
     if as_json:
-        facts = {"model_id": model_id, "strategy": strategy, "timeframe": timeframe, "active": activate}
+        facts = {"model_id": model_id, "strategy": strategy, "timeframe": timeframe, "active": is_active}
         facts |= {name: getattr(card, name) for name in ("speaks", "n_rows", "n_wins", "effective_labels", "base_rate")}
         print_mapping(_without_nan(facts | {"metrics": dict(card.metrics)}), as_json)
         return
     _print_training(card, strategy, timeframe)
-    say(f"\nmodel     {model_id}{' (active)' if activate else ''}")
-    if not activate:
+    say(f"\nmodel     {model_id}{' (active)' if is_active else ''}")
+    if not is_active:
         say(f"next      qml models activate {model_id} --db {db}")
 
 

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from qml_plugin.cli.candles import chart_lines
+from qml_plugin.clock import isoformat
 from qml_plugin.report import words
 from qml_plugin.report.views import PatternView
 
@@ -25,7 +26,9 @@ def pattern_lines(view: PatternView, width: int, height: int) -> list[str]:
     side = "long" if view.side > 0 else "short"
     lines = wrapped(f"{view.symbol} {view.timeframe} · {side} · {view.pattern_type} · {view.strategy}", width)
     label = f" · labelled {view.label}" if view.label else ""
-    lines += wrapped(f"{view.pattern_id}{label}", width)
+    # Without bars there is no axis of times.
+    decided = "" if view.has_bars else f" · decided {isoformat(view.detection_at).removesuffix(' 00:00')}"
+    lines += wrapped(f"{view.pattern_id}{decided}{label}", width)
     lines += chart_lines(view, width, height if view.has_bars else min(height, _HEIGHT_WITHOUT_BARS))
     for text in _notes(view):
         lines += wrapped(text, width)

@@ -45,7 +45,7 @@ def runs_list(
     strategy: OfStrategy = None,
     symbol: OfSymbol = None,
     status: Annotated[str | None, typer.Option(help="Only running, finished, failed or interrupted runs.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many runs.")] = 20,
+    limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="At most so many runs.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """List the runs, the latest first: what was run, in which mode, and what came of it.

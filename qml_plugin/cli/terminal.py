@@ -14,8 +14,9 @@ from rich.table import Table
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 DEFAULT_DB = "sqlite:///results/experiments.db"
-Db = Annotated[str, typer.Option("--db", metavar="URL", help="Registry to read.", envvar="QML_DB")]
+Db = Annotated[str, typer.Option("--db", metavar="URL", help="Registry to use.", envvar="QML_DB")]
 _COMPILE_SECONDS = 20
+_LONGEST_NAME = 48
 
 
 class ProgressLine:
@@ -132,7 +133,26 @@ def print_mapping(values: dict[str, Any], as_json: bool) -> None:
     if as_json:
         say(json.dumps(values, default=str, indent=2))
         return
-    print_table(("what", "value"), list(_flat(values)))
+    print_table(("what", "value"), [(_shortened(name), value) for name, value in _flat(values)])
+
+
+def print_statistics(statistics: dict[str, Any], as_json: bool) -> None:
+    """What a registry holds: in the table the last run in a word, in JSON all that is told of it."""
+    if not as_json:
+        run = statistics["last_run"]
+        statistics = statistics | {"barrier_win_share": percent(statistics["barrier_win_share"])}
+        statistics["last_run"] = run and {
+            "run_id": run["run_id"],
+            "strategy": run["strategy_name"],
+            "status": run["status"],
+            "when": run["finished_at"] or run["started_at"],
+        }
+    print_mapping(statistics, as_json)
+
+
+def _shortened(text: str) -> str:
+    """Text that does not push the rest of a table aside."""
+    return text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 1] + "…"
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

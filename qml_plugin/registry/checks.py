@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
+
 from qml_plugin.errors import ModelLoadError, RegistryCorrupt
-from qml_plugin.model_files import ModelCard, inside
+from qml_plugin.model_files import SUFFIXES, ModelCard, inside
 from qml_plugin.registry.rows import feature_vector, row_sha256
 
 _BYTES_AT_ONCE = 1 << 20
 # A longer series is not kept: some 40 bytes a bar, written with the first run on it.
 MOST_BARS = 1_000_000
 _BYTES_A_BAR = 7 * 8
+MODELS = "models"
+_MODEL_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+# Rows with blobs or long texts are megabytes each.
+_FEW_ROWS = {"bars": 1, "run_returns": 16, "git_diffs": 16}
+
+
+def rows_at_once(table: sa.Table) -> int:
+    """How many rows of a table are held at once by those who read all of it."""
+    return _FEW_ROWS.get(table.name, 500)
 
 
 def pattern_fault(row: Mapping[str, Any], order: Sequence[str] | None) -> str | None:
@@ -62,6 +74,17 @@ def bars_fault(row: Mapping[str, Any]) -> str | None:
     return None
 
 
+def series_fault(row: Mapping[str, Any]) -> str | None:
+    """What `bars_fault` finds, and whether the bars are those that the runs saw."""
+    if fault := bars_fault(row):
+        return fault
+    # `Bars.sha256` is that of all columns but the first, the stamps, one after the other.
+    seen = memoryview(unpacked(row["columns_zlib"], row["n_bars"]))[8 * row["n_bars"] :]
+    if hashlib.sha256(seen).hexdigest() != row["data_hash"]:
+        return f"the bars kept under {row['data_hash']} are other bars: their own SHA-256 is another"
+    return None
+
+
 def unpacked(packed: bytes, n_bars: int) -> bytes:
     """Columns of bars, and a byte more where there are more: a small file cannot fill the memory."""
     try:
@@ -77,11 +100,28 @@ def diff_fault(row: Mapping[str, Any]) -> str | None:
     return None
 
 
+def model_file(folder: Path, model_id: str, model_path: str) -> Path:
+    """The file of a model in the folder of its registry.
+
+    Raises
+    ------
+    ModelLoadError
+        If the stored path is any other than ``models/<model_id>.json`` or ``.ubj``.
+    """
+    file = inside(folder, model_path)
+    if not _MODEL_ID.fullmatch(model_id) or model_path not in [f"{MODELS}/{model_id}{suffix}" for suffix in SUFFIXES]:
+        raise ModelLoadError(
+            f"the stored model_path {model_path!r} is refused: the file of a model is {MODELS}/<model_id>.json or .ubj, and "
+            f"lies nowhere else, here {model_id!r}. Correct the path in its row."
+        )
+    return file
+
+
 def model_fault(row: Mapping[str, Any], folder: Path) -> str | None:
     """What is wrong with a row of ``ml_model_versions`` and its file, which is looked for inside `folder` only."""
     model_id = row["model_id"]
     try:
-        file = inside(folder, row["model_path"])
+        file = model_file(folder, model_id, row["model_path"])
     except ModelLoadError as error:
         return f"model {model_id}: {error}"
     if not file.is_file():
@@ -100,7 +140,7 @@ def model_fault(row: Mapping[str, Any], folder: Path) -> str | None:
 ROW_FAULTS: Mapping[str, Callable[[Mapping[str, Any]], str | None]] = {
     "experiments": run_fault,
     "run_returns": returns_fault,
-    "bars": bars_fault,
+    "bars": series_fault,
     "git_diffs": diff_fault,
 }
 

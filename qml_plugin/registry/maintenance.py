@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,21 @@ import sqlalchemy as sa
 
 from qml_plugin.errors import RegistryCorrupt, RegistryError
 from qml_plugin.registry import feature_sets
-from qml_plugin.registry.checks import ROW_FAULTS, model_fault, pattern_fault
+from qml_plugin.registry.checks import MODELS, ROW_FAULTS, model_fault, pattern_fault, rows_at_once
 from qml_plugin.registry.connection import Database, SqliteDatabase, open_database
 from qml_plugin.registry.migrations import current_revision, latest_revision
+from qml_plugin.registry.models import carry_files
 from qml_plugin.registry.schema import metadata, ml_model_versions, ml_pattern_registry
 from qml_plugin.registry.vectors import vector_file_faults
 
-_ROWS_AT_ONCE = 500
 _LOGS = ("", "-wal", "-shm", "-journal")
 
 
 def backup(url: str, out: Path | str | None = None, *, busy_timeout_s: float = 20.0) -> Path:
     """Copy a registry, as it is committed now, into one file; others may read and write meanwhile.
+
+    A copy in another folder than the registry's gets the files of the models too, in the folder ``<copy>.models`` beside it.
+    A file that is missing, damaged, or not written over stays behind with a RuntimeWarning.
 
     Parameters
     ----------
@@ -41,20 +45,33 @@ def backup(url: str, out: Path | str | None = None, *, busy_timeout_s: float = 2
     ------
     RegistryError
         If there is no registry, the copy exists already, or it cannot be written; no part of it is left behind.
+    RegistryCorrupt
+        If the registry is damaged, empty or another program's; no copy is left behind.
     """
     database = _file(url, busy_timeout_s)
     database.require()
     source = _path(database)
     with database.read() as connection:
-        current_revision(database, connection)
+        if current_revision(database, connection) is None:
+            raise RegistryCorrupt(f"{database.name} is empty: it holds no registry to copy. Name another one.")
     target = Path(out).absolute() if out is not None else source.with_name(f"{source.name}.backup-{_stamp()}")
     if target.exists():
         raise RegistryError(f"{target} exists already and was not overwritten. Name another file, or move it away.")
     database.backup(target)
+    copy, beside = _database(target, busy_timeout_s), _models_beside(target)
+    was_there = beside.exists()
     try:
-        _refuse_damaged(_database(target, busy_timeout_s))
-    except RegistryCorrupt:
+        if damages := copy.damages():
+            raise RegistryCorrupt(
+                f"{database.name} is damaged: {damages[0]}. No copy of it was left; restore an older one with 'qml db restore', "
+                "or try to save its rows with 'qml db export'."
+            )
+        if target.parent != source.parent:
+            _carry_models(copy, source.parent / MODELS, beside)
+    except (RegistryError, Warning):  # a warning where the user turned warnings into errors
         target.unlink()
+        if not was_there:
+            shutil.rmtree(beside, ignore_errors=True)
         raise
     return target
 
@@ -63,7 +80,9 @@ def restore(url: str, source: Path | str, *, replace: bool = False, busy_timeout
     """Put a backup in the place of a registry.
 
     The backup is checked and copied first; only then is the registry that is there moved aside, log and all. No other
-    process may use it meanwhile.
+    process may use it meanwhile. The files of the models come back into the folder ``models``, from ``<backup>.models`` or, where
+    there is none, from ``models`` beside the backup; none is overwritten, and one that is missing, damaged, or in the way of
+    another stays behind with a RuntimeWarning.
 
     Parameters
     ----------
@@ -102,6 +121,8 @@ def restore(url: str, source: Path | str, *, replace: bool = False, busy_timeout
     restored = target.with_name(f"{target.name}.restoring")
     origin.backup(restored)
     try:
+        beside = _models_beside(_path(origin))
+        _carry_models(origin, beside if beside.exists() else beside.with_name(MODELS), target.parent / MODELS)
         _wait_for_writers(database)
         aside = target.with_name(f"{target.name}.replaced-{_stamp()}")
         # A log without its file, or of another file, would be replayed into the restored one.
@@ -166,35 +187,67 @@ def _examine_rows(connection: sa.Connection, database: Database, report: dict[st
     damages: list[str] = report["damages"]
     orders: dict[str, list[str] | None] = {}
     counts = dict.fromkeys(("n_patterns_checked", "n_patterns_without_hash", "n_runs_checked", "n_models_checked"), 0)
+
+    def fault_of_pattern(row: Mapping[str, Any]) -> str | None:
+        feature_set = row["feature_set"]
+        if feature_set not in orders:
+            versions = feature_sets.versions_of(connection, feature_set)
+            orders[feature_set] = None if versions is None else list(versions)
+        return pattern_fault(row, orders[feature_set])
+
     try:
-        for row in _rows(connection, ml_pattern_registry):
-            feature_set = row["feature_set"]
-            if feature_set not in orders:
-                versions = feature_sets.versions_of(connection, feature_set)
-                orders[feature_set] = None if versions is None else list(versions)
-            _add(damages, pattern_fault(row, orders[feature_set]))
+        for row, finding in _examined(connection, ml_pattern_registry, fault_of_pattern):
+            _add(damages, finding)
             counts["n_patterns_checked"] += 1
             counts["n_patterns_without_hash"] += row["row_sha256"] is None
         for name, fault in ROW_FAULTS.items():
-            for row in _rows(connection, metadata.tables[name]):
-                _add(damages, fault(row))
+            for _, finding in _examined(connection, metadata.tables[name], fault):
+                _add(damages, finding)
                 counts["n_runs_checked"] += name == "experiments"
-        for row in _rows(connection, ml_model_versions):
-            _add(damages if row["active"] else report["warnings"], model_fault(row, database.folder))
+        for row, finding in _examined(connection, ml_model_versions, lambda row: model_fault(row, database.folder)):
+            _add(damages if row["active"] else report["warnings"], finding)
             counts["n_models_checked"] += 1
         if database.path is not None:  # a cache, made anew when it is used
             report["warnings"] += vector_file_faults(connection, database.path)
-    except (ValueError, RegistryCorrupt) as error:
-        damages.append(f"a value is not of its column's kind, and the rows after it were not checked: {error}")
+    except RegistryCorrupt as error:
+        damages.append(f"{error}; the rows after it were not checked")
     finally:
         report.update(counts)
 
 
-def _rows(connection: sa.Connection, table: sa.Table) -> Iterator[dict[str, Any]]:
-    """Every row, a few at a time."""
-    query = sa.select(table).order_by(*table.primary_key).execution_options(yield_per=_ROWS_AT_ONCE)
+def _examined(
+    connection: sa.Connection, table: sa.Table, fault: Callable[[Mapping[str, Any]], str | None]
+) -> Iterator[tuple[dict[str, Any], str | None]]:
+    """Every row, a few at a time, and what is wrong with it; RegistryCorrupt where a row cannot even be read."""
+    query = sa.select(table).order_by(*table.primary_key).execution_options(yield_per=rows_at_once(table))
     with connection.execute(query) as found:
-        yield from (dict(row) for row in found.mappings())
+        rows = iter(found.mappings())
+        while True:
+            try:
+                read = next(rows, None)
+            except (ValueError, TypeError) as error:
+                raise RegistryCorrupt(f"{_unreadable(connection, table)}: {error}") from error
+            if read is None:
+                return
+            row = dict(read)
+            try:
+                finding = fault(row)
+            except (ValueError, TypeError, AttributeError) as error:
+                key = ", ".join(str(row[column.name]) for column in table.primary_key)
+                finding = f"a value is not of its column's kind in row {key} of {table.name}: {error}"
+            yield row, finding
+
+
+def _unreadable(connection: sa.Connection, table: sa.Table) -> str:
+    """The first value that is not of its column's kind, by row and column."""
+    for key in connection.execute(sa.select(*table.primary_key).order_by(*table.primary_key)).all():
+        is_row = sa.and_(*(column == value for column, value in zip(table.primary_key, key, strict=True)))
+        for column in table.columns:
+            try:
+                connection.execute(sa.select(column).where(is_row)).all()
+            except (ValueError, TypeError):
+                return f"a value is not of its column's kind, {column.name} in row {', '.join(map(str, key))} of {table.name}"
+    return f"a value is not of its column's kind in {table.name}"
 
 
 def _add(findings: list[str], finding: str | None) -> None:
@@ -202,15 +255,37 @@ def _add(findings: list[str], finding: str | None) -> None:
         findings.append(finding)
 
 
-def _refuse_damaged(database: SqliteDatabase) -> None:
-    """Make sure that a file is a whole registry that this code can read."""
-    with database.read() as connection:
-        revision = current_revision(database, connection)
-    damages = database.damages()
+def _refuse_damaged(backup: SqliteDatabase) -> None:
+    """Make sure that a backup is a whole registry that this code can read."""
+    try:
+        with backup.read() as connection:
+            revision = current_revision(backup, connection)
+        damages = backup.damages()
+    except RegistryCorrupt as error:
+        if error.__cause__ is None:  # another program's
+            raise
+        raise RegistryCorrupt(
+            f"the backup {backup.name} is damaged or not an SQLite database: {error.__cause__}. Nothing was changed; name another "
+            "backup."
+        ) from error
     if revision is None:
-        raise RegistryCorrupt(f"{database.name} is empty: it holds no registry. Name another file.")
+        raise RegistryCorrupt(f"the backup {backup.name} is empty: it holds no registry. Name another file.")
     if damages:
-        raise RegistryCorrupt(f"{database.name} is damaged: {damages[0]}. Name another copy.")
+        raise RegistryCorrupt(
+            f"the backup {backup.name} is damaged: {damages[0]}. Nothing was changed; name another backup."
+        )
+
+
+def _models_beside(copy: Path) -> Path:
+    """Where the files of the models of a copy lie."""
+    return copy.with_name(f"{copy.name}.{MODELS}")
+
+
+def _carry_models(copy: SqliteDatabase, source: Path, target: Path) -> None:
+    """Copy the files of the models that a copy tells of, where they do not lie there already."""
+    if source != target:
+        with copy.read() as connection:
+            carry_files(connection, lambda: source, lambda: target)
 
 
 def _wait_for_writers(database: SqliteDatabase) -> None:

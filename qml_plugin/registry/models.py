@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,12 @@ import orjson
 import sqlalchemy as sa
 
 from qml_plugin.clock import canonical_timeframe, to_datetime
-from qml_plugin.errors import DataError, ModelLoadError
-from qml_plugin.model_files import ModelCard, inside, read_card, read_model, write_whole
+from qml_plugin.errors import DataError, ModelLoadError, RegistryError
+from qml_plugin.model_files import ModelCard, read_card, read_model, write_whole
+from qml_plugin.registry.checks import MODELS, model_file
 from qml_plugin.registry.connection import Database
 from qml_plugin.registry.schema import ml_model_versions
 
-FOLDER = "models"
 _MODELS = ml_model_versions.c
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "qml_plugin/model")
 # What the file's bytes do not tell, and a score depends on.
@@ -54,12 +55,14 @@ class ModelStore:
         Returns
         -------
         str
-            The ``model_id``: the same for the same file, strategy and timeframe. Registering again changes nothing.
+            The ``model_id``: the same for the same file, strategy and timeframe. Registering again changes nothing, but for
+            notes where there were none; other notes than those that are kept are left out with a RuntimeWarning.
 
         Raises
         ------
         ModelLoadError
-            If the file is not the card's, is damaged, or is no model (a pickle); nothing is kept.
+            If the file is not the card's, is damaged, or is no model (a pickle), or the path that is stored of it is not
+            that of a model; nothing is kept.
         DataError
             If the model is registered with another card, a name is no text, or the folder cannot be written.
         RegistryError
@@ -70,12 +73,13 @@ class ModelStore:
         content = read_model(source, card.sha256)
         strategy, timeframe = _text("strategy", strategy), canonical_timeframe(timeframe)
         model_id = str(uuid.uuid5(_NAMESPACE, "\n".join([str(card.sha256), strategy, timeframe])))
-        model_path = f"{FOLDER}/{model_id}{source.suffix.lower()}"
+        model_path = f"{MODELS}/{model_id}{source.suffix.lower()}"
         row = _row(model_id, model_path, card, strategy, timeframe, notes)
         target = self._database.folder / model_path
         with self._database.write() as connection:
             found = connection.execute(_query(model_id)).mappings().one_or_none()
             if found is not None:
+                model_file(self._database.folder, model_id, found["model_path"])
                 _refuse_other_card(dict(found), card)
                 if found["model_path"] != model_path:
                     raise DataError(
@@ -95,6 +99,13 @@ class ModelStore:
                 connection.execute(sa.insert(ml_model_versions).values(**row))
             elif found["notes"] is None and notes is not None:
                 connection.execute(sa.update(ml_model_versions).where(_MODELS.model_id == model_id).values(notes=notes))
+        if found is not None and notes is not None and found["notes"] not in (None, notes):
+            warnings.warn(
+                f"model {model_id} is registered already, with the notes {found['notes']!r}: those stay, and the new ones were "
+                "not kept.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         return model_id
 
     def get_models(self, strategy: str | None = None, timeframe: str | None = None) -> list[dict[str, Any]]:
@@ -137,7 +148,7 @@ class ModelStore:
         DataError
             If there is no such model.
         ModelLoadError
-            If its stored path leaves the registry's folder, or its card is not as it was written.
+            If its stored path is not that of a model in the registry's folder, or its card is not as it was written.
         """
         with self._database.read() as connection:
             row = connection.execute(_query(model_id)).mappings().one_or_none()
@@ -166,7 +177,7 @@ class ModelStore:
         DataError
             If there is no such model, or it is of no strategy and timeframe.
         ModelLoadError
-            If its file is missing, damaged or outside the registry's folder; the one that was active stays so.
+            If its file is missing, damaged or not where files of models lie; the one that was active stays so.
         """
         with self._database.write() as connection:
             row = connection.execute(_query(model_id)).mappings().one_or_none()
@@ -176,7 +187,7 @@ class ModelStore:
                 raise DataError(
                     f"model {model_id} is of no strategy and timeframe. Register it with both to activate it."
                 )
-            read_model(inside(self._database.folder, row["model_path"]), row["sha256"])
+            read_model(model_file(self._database.folder, model_id, row["model_path"]), row["sha256"])
             _card_of(dict(row))
             same = sa.and_(_MODELS.strategy == row["strategy"], _MODELS.timeframe == row["timeframe"])
             connection.execute(sa.update(ml_model_versions).where(same, _MODELS.active).values(active=False))
@@ -198,11 +209,49 @@ class ModelStore:
             return bool(row["active"])
 
     def _opened_model(self, row: Mapping[Any, Any]) -> dict[str, Any]:
-        path = inside(self._database.folder, row["model_path"])
+        path = model_file(self._database.folder, row["model_id"], row["model_path"])
         return _listed(row) | {"card": _card_of(dict(row)), "path": path}
 
     def _no_such(self, model_id: str) -> DataError:
         return DataError(f"model {model_id!r} is not in {self._database.name}. `qml models list` names those that are.")
+
+
+def carry_files(connection: sa.Connection, source: Callable[[], Path], target: Callable[[], Path]) -> None:
+    """Copy the files of the registered models from one folder of models to another, and overwrite none.
+
+    A file that is not the one registered, or where another lies, stays behind with a RuntimeWarning. The folders are asked
+    for only where there are models.
+
+    Raises
+    ------
+    RegistryError
+        If a file cannot be written.
+    """
+    for model_id, model_path, sha256 in connection.execute(
+        sa.select(_MODELS.model_id, _MODELS.model_path, _MODELS.sha256)
+    ).all():
+        try:
+            name = model_file(Path(), model_id, model_path).name
+            content, file = read_model(source() / name, sha256), target() / name
+            if not _is_there(file, content):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                write_whole({file: content})
+        except ModelLoadError as error:
+            warnings.warn(f"model {model_id} goes without its file: {error}", RuntimeWarning, stacklevel=3)
+        except OSError as error:
+            raise RegistryError(
+                f"the file of model {model_id} cannot be written to {target()}: {error.strerror}. Free space there, or make "
+                "the folder writable, and begin again."
+            ) from error
+
+
+def _is_there(file: Path, content: bytes) -> bool:
+    """Whether the file holds that already (ModelLoadError where it holds something else)."""
+    if not file.exists():
+        return False
+    if file.read_bytes() != content:
+        raise ModelLoadError(f"{file} is there with other bytes, and was not overwritten")
+    return True
 
 
 def _query(model_id: str) -> sa.Select[Any]:

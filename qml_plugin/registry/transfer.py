@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import shutil
 import uuid
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.compute as pc  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import sqlalchemy as sa
 
-from qml_plugin.errors import DataError, ModelLoadError, RegistryCorrupt, RegistryError
-from qml_plugin.model_files import inside, read_model, write_whole
+from qml_plugin.errors import DataError, RegistryCorrupt, RegistryError
 from qml_plugin.registry import feature_sets
-from qml_plugin.registry.checks import ROW_FAULTS, file_sha256, pattern_fault
+from qml_plugin.registry.checks import MODELS, ROW_FAULTS, file_sha256, pattern_fault, rows_at_once
 from qml_plugin.registry.connection import open_database
 from qml_plugin.registry.migrations import ensure_current, latest_revision
-from qml_plugin.registry.schema import metadata, ml_model_versions, ml_pattern_registry
+from qml_plugin.registry.models import carry_files
+from qml_plugin.registry.schema import metadata, ml_pattern_registry
 
 _FORMAT = "qml_plugin registry 1"
 _MANIFEST = "manifest.json"
 _LARGEST_MANIFEST = 1 << 20
-_ROWS_AT_ONCE = 1_000
+# A million bars, the most that are kept, are less than that; so is everything else that a row may hold.
+_LARGEST_ROW = 1 << 26
+_LARGEST_CHUNK = 1 << 29
+# Commits are numbered one by one: a number beyond what a float64 holds was counted by nobody, and leaves none for the next.
+_LAST_SEQ = 1 << 53
+_FIRST_SEQ = {"known_seq": 1, "scored_seq": 1, "snapshot_seq": 0}  # a snapshot of no commit is number 0
 # Features of a pattern can only be judged once the order of its set is there.
 _TABLES = sorted(metadata.sorted_tables, key=lambda table: table.name != "feature_sets")
 _KINDS: tuple[tuple[type[sa.types.TypeEngine[Any]], pa.DataType], ...] = (
@@ -74,7 +80,7 @@ def export_registry(url: str, folder: Path | str, *, busy_timeout_s: float = 20.
         partial.mkdir(parents=True)
         with database.read() as connection:
             counts = {str(table.name): _write_table(connection, table, partial) for table in _TABLES}
-            _carry_models(connection, lambda: database.folder, lambda: partial)
+            carry_files(connection, lambda: database.folder / MODELS, lambda: partial / MODELS)
         tables = {name: {"rows": n, "sha256": file_sha256(_file(partial, name))} for name, n in counts.items()}
         manifest = {
             "format": _FORMAT,
@@ -95,8 +101,9 @@ def import_registry(url: str, folder: Path | str, *, busy_timeout_s: float = 20.
     """Fill an empty registry from an export: all of it, or nothing.
 
     The files are taken for hostile: only the tables of this schema with exactly their columns are read, each file must
-    have the hash that the manifest tells, and each row must pass the database's own conditions and its own hash. Files of
-    models are copied to the folder beside the database; one that is not what its row says stays behind with a warning.
+    have the hash that the manifest tells, and each row must pass the database's own conditions and its own hash. Of texts
+    and bytes no more than 64 MiB are held at once, and a row that has more is refused. Files of models are copied to the
+    folder ``models`` beside the database; one that is not what its row says stays behind with a warning.
 
     Parameters
     ----------
@@ -116,7 +123,7 @@ def import_registry(url: str, folder: Path | str, *, busy_timeout_s: float = 20.
     DataError
         If the export is not complete, damaged, or not of this schema; nothing is stored.
     RegistryError
-        If the registry is not empty.
+        If the registry is not empty, or the file of a model cannot be written; nothing is stored.
     """
     source = Path(folder).absolute()
     expected = _read_manifest(source)
@@ -131,26 +138,10 @@ def import_registry(url: str, folder: Path | str, *, busy_timeout_s: float = 20.
                     )
             for table in _TABLES:
                 _read_table(connection, table, source, expected[table.name])
-            _carry_models(connection, lambda: source, lambda: database.folder)
+            carry_files(connection, lambda: source / MODELS, lambda: database.folder / MODELS)
     except (pa.ArrowException, OSError) as error:
         raise _refused(source, f"a file cannot be read: {error}") from error
     return {name: said["rows"] for name, said in expected.items()}
-
-
-def _carry_models(connection: sa.Connection, source: Callable[[], Path], target: Callable[[], Path]) -> None:
-    """Copy the files of the registered models; a warning for each that is not the one registered, which stays behind."""
-    columns = (ml_model_versions.c.model_id, ml_model_versions.c.model_path, ml_model_versions.c.sha256)
-    for model_id, model_path, sha256 in connection.execute(sa.select(*columns)).all():
-        try:
-            content, file = read_model(inside(source(), model_path), sha256), inside(target(), model_path)
-            if file.exists() and file.read_bytes() != content:
-                raise ModelLoadError(f"{file} is there with other bytes, and was not overwritten")
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_whole({file: content})
-        except ModelLoadError as error:
-            warnings.warn(
-                f"model {model_id} goes without its file: {error}", RuntimeWarning, stacklevel=3
-            )  # fmt: skip
 
 
 def _file(folder: Path, table: str) -> Path:
@@ -167,7 +158,7 @@ def _arrow_type(column: sa.Column[Any]) -> pa.DataType:
 
 def _write_table(connection: sa.Connection, table: sa.Table, folder: Path) -> int:
     schema, n_rows = _arrow_schema(table), 0
-    query = sa.select(table).order_by(*table.primary_key).execution_options(yield_per=_ROWS_AT_ONCE)
+    query = sa.select(table).order_by(*table.primary_key).execution_options(yield_per=rows_at_once(table))
     with pq.ParquetWriter(_file(folder, table.name), schema, compression="zstd") as writer:
         for chunk in connection.execute(query).mappings().partitions():
             columns = {name: [row[name] for row in chunk] for name in schema.names}
@@ -215,17 +206,47 @@ def _read_table(connection: sa.Connection, table: sa.Table, folder: Path, said: 
         raise _refused(folder, f"{file.name} is missing or no plain file")
     if file_sha256(file) != said["sha256"]:
         raise _refused(folder, f"the SHA-256 of {file.name} is not the one in {_MANIFEST}")
-    with pq.ParquetFile(file) as parquet:
-        if not parquet.schema_arrow.equals(_arrow_schema(table)):
-            raise _refused(folder, f"{file.name} does not have exactly the columns of {table.name}")
-        n_rows = 0
-        for batch in parquet.iter_batches(_ROWS_AT_ONCE):
-            rows = _checked(connection, table, batch, folder)
-            n_rows += len(rows)
-            if rows:
+    if not pq.read_schema(file).equals(_arrow_schema(table)):
+        raise _refused(folder, f"{file.name} does not have exactly the columns of {table.name}")
+    n_rows = 0
+    # Texts stay in the dictionary that a small file may keep them in, so that their lengths are known before they are copied.
+    texts = [column.name for column in table.columns if isinstance(column.type, sa.Text | sa.LargeBinary)]
+    with pq.ParquetFile(file, read_dictionary=texts) as parquet:
+        if (largest := _largest_chunk(parquet.metadata)) > _LARGEST_CHUNK:
+            raise _refused(
+                folder, f"a column of {file.name} takes {largest} bytes, more than {_LARGEST_CHUNK}, in one piece"
+            )
+        for batch in parquet.iter_batches(rows_at_once(table)):
+            for piece in _pieces(batch, table, folder):
+                rows = _checked(connection, table, piece, folder)
+                n_rows += len(rows)
                 connection.execute(sa.insert(table), rows)
     if n_rows != said["rows"]:
         raise _refused(folder, f"{file.name} holds {n_rows} rows, {_MANIFEST} tells of {said['rows']}")
+
+
+def _largest_chunk(metadata: pq.FileMetaData) -> int:
+    """Bytes of the largest part of a column that is decoded at once."""
+    groups = (metadata.row_group(group) for group in range(metadata.num_row_groups))
+    return max(
+        (group.column(at).total_uncompressed_size for group in groups for at in range(group.num_columns)), default=0
+    )
+
+
+def _pieces(batch: pa.RecordBatch, table: sa.Table, folder: Path) -> Iterator[pa.RecordBatch]:
+    """A batch in pieces of which none holds more texts and bytes than a row may."""
+    n_bytes = np.zeros(batch.num_rows, np.int64)
+    for column in batch.columns:
+        if pa.types.is_dictionary(column.type):
+            lengths = pc.take(pc.binary_length(column.dictionary), column.indices)
+            n_bytes += pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False)
+    if batch.num_rows and (largest := int(n_bytes.max())) > _LARGEST_ROW:
+        raise _refused(folder, f"a row of {table.name} holds {largest} bytes, more than {_LARGEST_ROW}")
+    start = 0
+    while start < batch.num_rows:
+        n = int(np.searchsorted(np.cumsum(n_bytes[start:]), _LARGEST_ROW, side="right"))
+        yield batch.slice(start, n)
+        start += n
 
 
 def _checked(connection: sa.Connection, table: sa.Table, batch: pa.RecordBatch, folder: Path) -> list[dict[str, Any]]:
@@ -244,6 +265,9 @@ def _faults(connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any
     for row in rows:
         if empty := [name for name in required if row[name] is None]:
             yield f"a row of {table.name} is without {empty[0]}"
+        for name, first in _FIRST_SEQ.items():
+            if (seq := row.get(name)) is not None and not first <= seq <= _LAST_SEQ:
+                yield f"{name} is {seq} in a row of {table.name}; it must lie between {first} and {_LAST_SEQ}"
     orders: dict[str, list[str] | None] = {}
     for row in rows:
         fault = None

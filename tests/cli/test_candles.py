@@ -12,6 +12,7 @@ from rich.cells import cell_len
 from qml_plugin.bars import Bars
 from qml_plugin.cli.candles import chart_lines, n_columns
 from qml_plugin.cli.pattern_text import pattern_lines, wrapped
+from qml_plugin.clock import isoformat
 from qml_plugin.labelling.view import pattern_view
 from tests.labelling.samples import pattern, series
 
@@ -201,6 +202,14 @@ def test_no_price_at_all_draws_nothing():
     view = view_of(bars_of([math.nan] * 3))
     assert chart_lines(dataclasses.replace(view, entry_px=math.nan), 80, 10) == []
     assert pattern_lines(dataclasses.replace(view, entry_px=math.nan), 80, 10)
+
+
+def test_the_date_of_the_decision_is_shown_with_bars_and_without():
+    bars = series()
+    decided = "decided " + isoformat(int(bars.opened_at[100]))
+    for found in ((bars, 100), None):
+        view = pattern_view(pattern(bars), found, n_bars=40)
+        assert sum(decided in line for line in pattern_lines(view, 100, 10)) == 1
 
 
 def test_daily_bars_have_no_hours():

@@ -10,6 +10,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,25 @@ def test_stats_count_what_the_run_left(qml, url, database):
     assert told["barrier_win_share"] == pytest.approx(n_wins / n_resolved)
 
 
+def test_the_table_of_statistics_is_short_and_the_json_whole(qml, url, database):
+    execute(database, "UPDATE ml_pattern_registry SET symbol = ? WHERE rowid = 1", ("N" * 500,))
+    code, out, err = qml("stats", "--db", url)
+    assert (code, err) == (0, "")
+    told = strict(qml("stats", "--db", url, "--json")[1])
+    last = {
+        line.split()[0]: line.split(maxsplit=1)[1].strip() for line in out.splitlines() if line.startswith("last_run.")
+    }
+    assert list(last) == ["last_run.run_id", "last_run.strategy", "last_run.status", "last_run.when"]
+    assert last["last_run.run_id"] == told["last_run"]["run_id"]
+    assert last["last_run.when"] == told["last_run"]["finished_at"][:16]
+    assert re.search(r"^barrier_win_share +\d\d\.\d % *$", out, re.MULTILINE)
+    assert max(map(len, out.splitlines())) < 100
+    assert "symbols.NNN" in out
+    assert "NNN…" in out
+    assert "N" * 500 in told["symbols"]
+    assert {"data_hash", "params", "versions"} <= set(told["last_run"])
+
+
 def test_the_database_may_come_from_the_environment(qml, url, monkeypatch):
     monkeypatch.setenv("QML_DB", url)
     assert strict(qml("stats", "--json")[1])["symbols"].keys() == {"GOOG"}
@@ -278,6 +298,27 @@ def test_a_newer_database_is_left_alone(qml, url, database, arguments):
 def test_another_kind_of_database_is_refused(qml):
     assert is_refused(qml("stats", "--db", "mysql://me:secret@there/db"), 1, "names the database 'mysql'")
     assert "secret" not in qml("stats", "--db", "mysql://me:secret@there/db")[2]
+
+
+def test_a_warning_is_one_plain_line(qml, monkeypatch):
+    def warn_of(told):
+        monkeypatch.setattr(
+            "qml_plugin.cli.app.app", lambda *_, **__: warnings.warn(told, RuntimeWarning, stacklevel=1)
+        )
+        warnings.simplefilter("always")
+        return qml("stats")
+
+    with warnings.catch_warnings():
+        assert warn_of("one\ntwo \x1b[2J") == (0, "", "warning: one\\ntwo \\x1b[2J\n")
+        shown = warnings.showwarning
+        assert warn_of("again")[2] == "warning: again\n"
+        assert warnings.showwarning is shown
+
+
+def test_debug_shows_where_a_warning_comes_from(tmp_path):
+    script = "import sys, warnings; from qml_plugin.cli import app, main; app.app = lambda *_, **__: warnings.warn('told'); main(['--debug'])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "UserWarning: told" in done.stderr
 
 
 def test_debug_shows_the_traceback(qml, tmp_path):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sqlite3
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.cli.test_commands import is_refused, strict, words
+from tests.cli.test_commands import QML, is_refused, strict, words
 from tests.registry.registry_samples import dump, execute
 from tests.registry.test_registry_frozen import FROZEN
 
@@ -116,3 +118,24 @@ def test_an_older_database_names_the_command_that_upgrades_it(qml, tmp_path):
     assert qml("stats", "--db", url)[0] == 0
     assert qml("db", "restore", f"{path}.bak-0001", "--db", url, "--replace")[0] == 0
     assert strict(qml("db", "info", "--db", url, "--json")[1])["schema_version"] == "0001"
+
+
+def test_a_model_that_a_backup_leaves_behind_is_one_line(database, tmp_path):
+    insert = "INSERT INTO ml_model_versions (model_id, trained_time, features_used, model_path) VALUES (?, ?, ?, ?)"
+    execute(database, insert, ("m1", "2021-01-01 00:00:00.000000", "[]", "models/m1.json"))
+    (tmp_path / "away").mkdir()
+    copy = tmp_path / "away" / "copy.db"
+    done = subprocess.run(
+        [QML, "db", "backup", "--db", f"sqlite:///{database}", "--out", copy],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"backup    {copy}\n"
+    assert re.fullmatch(
+        "warning: model m1 goes without its file: the model .*m1.json cannot be read: .*\n", done.stderr
+    )
+
+
+def test_help_does_not_say_that_a_command_that_writes_reads_only(qml):
+    assert "Registry to use." in words(qml("db", "import", "--help")[1])

@@ -72,6 +72,24 @@ def test_one_pattern_is_labelled_without_asking(qml, url, database, newest):
     assert marks(database, 1)[0][0] is None
 
 
+def test_the_first_characters_of_an_id_will_do(qml, url, database, newest):
+    execute(
+        database, "UPDATE ml_pattern_registry SET pattern_id = 'zz' || pattern_id WHERE pattern_id = ?", (newest[0],)
+    )
+    assert qml("label", "zz", "win", "--db", url)[1] == f"zz{newest[0]} labelled win (before: none)\n"
+    assert marks(database, 1)[0][0] == "win"
+    execute(database, "UPDATE ml_pattern_registry SET pattern_id = 'zz' WHERE pattern_id = ?", (newest[1],))
+    assert qml("label", "zz", "loss", "--db", url)[1] == "zz labelled loss (before: none)\n"
+    execute(database, "UPDATE ml_pattern_registry SET pattern_id = 'zz_%' WHERE pattern_id = 'zz'")
+    before = dump(database)
+    refused = qml("label", "zz", "loss", "--db", url)
+    assert is_refused(refused, 1, "pattern 'zz' is not one pattern: zz")
+    assert "Give more of the id" in refused[2]
+    for unknown in ("zz%", "ZZ", "", "zz\n"):
+        assert is_refused(qml("label", unknown, "loss", "--db", url), 1, " is not in ")
+    assert dump(database) == before
+
+
 def test_what_cannot_be_labelled_is_refused(qml, url, database, newest):
     before = dump(database)
     assert is_refused(qml("label", "no-such-id", "win", "--db", url), 1, "pattern 'no-such-id' is not in ")

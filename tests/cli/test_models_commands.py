@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
 
+from qml_plugin.cli import main
 from tests.cli.test_commands import is_refused, strict, words
 from tests.registry.registry_samples import dump, execute
+
+
+def with_debug(*arguments):
+    """With --debug the command line leaves warnings to Python."""
+    with contextlib.suppress(SystemExit):
+        main(["--debug", *arguments])
 
 
 @pytest.fixture
@@ -38,6 +46,21 @@ def test_training_again_changes_nothing(qml, url, database, trained):
     before = dump(database)
     assert strict(qml("train", "--db", url, "--json")[1])["model_id"] == trained
     assert dump(database) == before
+
+
+def test_notes_that_are_not_kept_are_told_of_and_the_active_model_is_called_so(qml, url, trained):
+    code, out, err = qml("train", "--db", url, "--notes", "of the <b>test</b>")
+    assert (code, err) == (0, "")
+    assert f"qml models activate {trained}" in out
+    with pytest.warns(
+        RuntimeWarning, match="with the notes 'of the <b>test</b>': those stay, and the new ones were not kept"
+    ):
+        with_debug("train", "--db", url, "--notes", "others")
+    qml("models", "activate", trained, "--db", url)
+    out = qml("train", "--db", url)[1]
+    assert f"model     {trained} (active)" in out
+    assert "qml models activate" not in out
+    assert strict(qml("train", "--db", url, "--json")[1])["active"] is True
 
 
 def test_training_as_of_then_uses_what_was_known_then(qml, url, database, trained):

@@ -92,6 +92,7 @@ def test_the_list_obeys_its_filters(qml, url, runs):
         run["run_id"] for run in runs
     ]
     assert len(strict(qml("runs", "list", "--json", "--limit", "2", "--db", url)[1])) == 2
+    assert len(strict(qml("runs", "list", "--json", "-n", "2", "--db", url)[1])) == 2
     assert (
         len(strict(qml("runs", "list", "--json", "--strategy", "EveryFifth", "--symbol", "GOOG", "--db", url)[1])) == 3
     )

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import sqlite3
+import tracemalloc
 from contextlib import closing
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ import pytest
 
 from qml_plugin.errors import DataError, RegistryBusy, RegistryCorrupt, RegistryError, SchemaTooNew, SchemaTooOld
 from qml_plugin.records import Neighbour
-from qml_plugin.registry import PatternRegistry
+from qml_plugin.registry import PatternRegistry, transfer
 from qml_plugin.registry.maintenance import backup, doctor, restore
 from qml_plugin.registry.migrations import info, migrate
 from qml_plugin.registry.schema import REVISION
@@ -93,6 +94,9 @@ def test_what_is_no_registry_is_not_backed_up(tmp_path, path, url):
     path.write_bytes(b"junk" * 2000)
     with pytest.raises(RegistryCorrupt, match="damaged or not an SQLite database"):
         backup(url)
+    path.write_bytes(b"")
+    with pytest.raises(RegistryCorrupt, match=f"^{path} is empty: it holds no registry to copy"):
+        backup(url)
     assert names_in(tmp_path) == [path.name]
     with pytest.raises(RegistryError, match="in memory"):
         backup("sqlite://")
@@ -107,7 +111,8 @@ def test_a_damaged_registry_gives_no_backup_that_looks_whole(filled, path, url):
             "WHERE name = 'run_decisions'"
         )
         connection.commit()
-    with pytest.raises(RegistryCorrupt, match="is damaged: CHECK constraint failed in run_decisions"):
+    told = f"^{path} is damaged: CHECK constraint failed in run_decisions.*restore an older one"
+    with pytest.raises(RegistryCorrupt, match=told):
         backup(url)
     assert names_in(path.parent) == [path.name]
 
@@ -173,15 +178,16 @@ def test_a_restore_waits_for_a_writer(filled, path, url, tmp_path):
             SchemaTooNew,
             "has schema 9999",
         ),
-        (lambda copy: copy.write_bytes(copy.read_bytes()[:-4096]), RegistryCorrupt, "is damaged"),
+        (lambda copy: copy.write_bytes(copy.read_bytes()[:-4096]), RegistryCorrupt, "^the backup .* is damaged"),
     ],
 )
 def test_a_bad_backup_is_refused_before_anything_moves(filled, path, url, tmp_path, damage, error, message):
     copy = backup(url, tmp_path / "copy.db")
     damage(copy)
     present = dump(path)
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as caught:
         restore(url, copy, replace=True)
+    assert "bak-<revision>" not in str(caught.value)
     assert dump(path) == present
     assert set(names_in(tmp_path)) <= {path.name, "copy.db"}
     with pytest.raises(RegistryError, match="from itself"):
@@ -253,6 +259,12 @@ def test_a_flipped_bit_passes_sqlite_and_not_the_row_hash(registry, path, url, t
         ("UPDATE ml_pattern_registry SET resolved_at = 'soon'", "a value is not of its column's kind"),
         ("UPDATE ml_pattern_registry SET features_json = '[]', features_f32 = x'00'", "is not as it was written"),
         ("UPDATE feature_sets SET versions_json = '[]'", "versions_json of feature set"),
+        ("UPDATE experiments SET started_at = 5", "kind, started_at in row run-1 of experiments: "),
+        ("UPDATE experiments SET data_end = x'00'", "kind, data_end in row run-1 of experiments: "),
+        (
+            "UPDATE experiments SET params_json = x'00'",
+            "a value is not of its column's kind in row run-1 of experiments",
+        ),
         ("DELETE FROM feature_sets", "which is not in feature_sets"),
         ("DELETE FROM ml_pattern_registry", "of run_decisions, which refers to ml_pattern_registry"),
         (
@@ -270,13 +282,48 @@ def test_what_the_doctor_finds(filled, path, url, statement, message):
     assert any(message in finding for finding in doctor(url, deep=True)["damages"])
 
 
+def test_bars_of_another_series_are_found_though_their_row_is_whole(registry, path, url, tmp_path):
+    bars = make_bars()
+    registry.save_run(run_on(bars), [], [], {}, names=NAMES, bars=bars, tz=None)
+    assert doctor(url, deep=True)["damages"] == []
+    execute(path, "UPDATE bars SET data_hash = ?", ("d" * 64,))
+    assert doctor(url)["damages"] == []
+    other = f"the bars kept under {'d' * 64} are other bars: their own SHA-256 is another"
+    assert doctor(url, deep=True)["damages"] == [other]
+    export_registry(url, tmp_path / "export")
+    with pytest.raises(DataError, match=other):
+        import_registry(f"sqlite:///{tmp_path}/other.db", tmp_path / "export")
+
+
+def test_large_rows_are_held_a_few_at_a_time(registry, path, url, tmp_path):
+    n_runs, n_bars = 80, 40_000
+    for number in range(n_runs):
+        save(registry, run=make_run(f"run-{number}", returns_frac=np.full(n_bars, number / 3)))
+    export_registry(url, tmp_path / "export")
+    written = pq.read_metadata(tmp_path / "export" / "run_returns.parquet")
+    sizes = [written.row_group(group).num_rows for group in range(written.num_row_groups)]
+    assert (sum(sizes), max(sizes)) == (n_runs, 16)
+
+    def import_it():
+        import_registry(f"sqlite:///{tmp_path}/other.db", tmp_path / "export")
+
+    for call in (lambda: doctor(url, deep=True), lambda: export_registry(url, tmp_path / "again"), import_it):
+        tracemalloc.start()
+        call()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < n_runs * 8 * n_bars * 0.75
+    assert dump(tmp_path / "other.db") == dump(path)
+
+
 @pytest.mark.parametrize(("active", "kind"), [(1, "damages"), (0, "warnings")])
 def test_a_model_whose_file_is_gone_or_another(filled, path, url, active, kind):
-    model = path.with_name("m.json")
+    model = path.with_name("models") / "m1.json"
+    model.parent.mkdir()
     model.write_text("{}")
     insert = "INSERT INTO ml_model_versions (model_id, trained_time, features_used, model_path, active, sha256) VALUES (?,?,?,?,?,?)"
     digest = hashlib.sha256(b"{}").hexdigest()
-    execute(path, insert, ("m1", "2021-01-01 00:00:00.000000", "[]", "m.json", active, digest))
+    execute(path, insert, ("m1", "2021-01-01 00:00:00.000000", "[]", "models/m1.json", active, digest))
     assert not [text for text in doctor(url, deep=True)[kind] if "model" in text]
     model.write_text("[]")
     assert any("model m1 is not the one that was registered" in text for text in doctor(url, deep=True)[kind])
@@ -476,6 +523,26 @@ HOSTILE = {
         lambda e: rewrite(e, "run_returns", lambda t: with_column(t, "returns_f64", [b"\0" * 16])),
         "returns of run run-1 are not as they were written",
     ),
+    "a number of a commit that leaves none": (
+        lambda e: rewrite(e, "ml_pattern_registry", lambda t: with_column(t, "known_seq", [2**63 - 1] * len(t))),
+        "known_seq is 9223372036854775807 in a row of ml_pattern_registry",
+    ),
+    "a number of a score that leaves none": (
+        lambda e: rewrite(e, "ml_pattern_registry", lambda t: with_column(t, "scored_seq", [2**53 + 1] * len(t))),
+        "scored_seq is 9007199254740993",
+    ),
+    "a commit before the first": (
+        lambda e: rewrite(e, "ml_pattern_registry", lambda t: with_column(t, "known_seq", [0] * len(t))),
+        "known_seq is 0 .* must lie between 1 and",
+    ),
+    "a snapshot of a commit to come": (
+        lambda e: rewrite(e, "experiments", lambda t: with_column(t, "snapshot_seq", [-(2**63)] * len(t))),
+        "snapshot_seq is -9223372036854775808",
+    ),
+    "a text that fills the memory": (
+        lambda e: rewrite(e, "experiments", lambda t: with_column(t, "error", ["x" * (1 << 26)] * len(t))),
+        "a row of experiments holds .* bytes, more than 67108864",
+    ),
     "a row twice": (
         lambda e: rewrite(e, "experiments", lambda t: pa.concat_tables([t, t])),
         "refused a row: UNIQUE",
@@ -502,6 +569,28 @@ def test_a_hostile_export_is_refused_and_stores_nothing(exported, tmp_path, kind
         import_registry(other, exported)
     assert dump(tmp_path / "other.db") == before
     assert info(other)["rows"]["ml_pattern_registry"] == 0
+
+
+def test_texts_that_a_small_file_repeats_are_held_a_few_at_a_time(registry, url, tmp_path, monkeypatch):
+    for number in range(200):
+        save(registry, run=make_run(f"run-{number:03}", status="failed", error="x"))
+    export, text = tmp_path / "export", "x" * (1 << 17)
+    export_registry(url, export)
+    rewrite(export, "experiments", lambda t: with_column(t, "error", [text] * len(t)))
+    assert (export / "experiments.parquet").stat().st_size < 200_000
+    monkeypatch.setattr(transfer, "_LARGEST_ROW", 1 << 20)
+    tracemalloc.start()
+    import_registry(f"sqlite:///{tmp_path}/other.db", export)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 << 20 < 200 * len(text) / 3
+    assert execute(tmp_path / "other.db", "SELECT count(*), min(length(error)) FROM experiments") == [(200, len(text))]
+
+
+def test_a_column_in_too_large_a_piece_is_refused_before_it_is_read(exported, tmp_path, monkeypatch):
+    monkeypatch.setattr(transfer, "_LARGEST_CHUNK", 100)
+    with pytest.raises(DataError, match=r"a column of \w+.parquet takes \d+ bytes, more than 100, in one piece"):
+        import_registry(f"sqlite:///{tmp_path}/other.db", exported)
 
 
 def test_an_older_registry_is_upgraded_before_it_is_exported(path, url, tmp_path):

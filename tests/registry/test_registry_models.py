@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
 import resource
 import signal
 import sqlite3
@@ -18,7 +19,7 @@ import pytest
 from qml_plugin.errors import DataError, ModelLoadError, RegistryError
 from qml_plugin.model_files import ModelCard
 from qml_plugin.registry import PatternRegistry
-from qml_plugin.registry.maintenance import doctor
+from qml_plugin.registry.maintenance import backup, doctor, restore
 from qml_plugin.registry.transfer import export_registry, import_registry
 from tests.registry.registry_samples import dump, execute, finish, start
 from tests.registry.test_registry_maintenance import sign
@@ -88,7 +89,11 @@ def test_registering_again_is_the_same_row_and_mends_the_file(registry, path, ad
     assert kept.read_bytes() == file.read_bytes()
     ((notes, n),) = execute(path, "SELECT notes, count(*) FROM ml_model_versions")
     assert (notes, n) == ("later", 1)
-    assert add(notes="other") == model_id
+    with pytest.warns(
+        RuntimeWarning, match=f"model {model_id} is registered already, with the notes 'later': those stay"
+    ):
+        assert add(notes="other") == model_id
+    assert add(notes="later") == model_id
     assert execute(path, "SELECT notes FROM ml_model_versions") == [("later",)]
 
 
@@ -147,12 +152,17 @@ def test_hostile_names_are_only_text(registry, path, add):
 # Paths that were written into the database
 
 
+REFUSED = "leaves the folder of the registry|a model file ends in|lies nowhere else"
 PATHS = [
     "../../../../etc/passwd",
     "models/../../secret.ubj",
     "/etc/passwd",
     "/etc/secret.ubj",
     "models/m.pkl",
+    ".vscode/tasks.json",
+    "m.ubj",
+    "models/other.ubj",
+    "models/deeper/m.ubj",
     "..\\m.ubj",
     "",
 ]
@@ -164,12 +174,16 @@ def test_a_stored_path_outside_the_folder_is_refused_and_reported(registry, path
     registry.activate_model(model_id)
     execute(path, "UPDATE ml_model_versions SET model_path = ?", (stored,))
     for call in (registry.get_model, registry.activate_model, lambda _: registry.active_model("Cross", "1h")):
-        with pytest.raises(ModelLoadError, match=r"leaves the folder of the registry|a model file ends in"):
+        with pytest.raises(ModelLoadError, match=REFUSED):
             call(model_id)
     (finding,) = doctor(url, deep=True)["damages"]
     assert model_id in finding
-    assert "leaves the folder" in finding or "a model file ends in" in finding
+    assert re.search(REFUSED, finding)
     assert "SHA-256" not in finding
+    before, files = dump(path), sorted((path.parent / "models").iterdir())
+    with pytest.raises(ModelLoadError, match=REFUSED):
+        add()
+    assert (dump(path), sorted((path.parent / "models").iterdir())) == (before, files)
     assert registry.retire_model(model_id) is True
     assert registry.get_models()[0]["model_path"] == stored
 
@@ -446,3 +460,112 @@ def test_an_import_overwrites_no_file_of_another_registry(registry, add, url, tm
     with pytest.warns(RuntimeWarning, match="is there with other bytes, and was not overwritten"):
         import_registry(f"sqlite:///{tmp_path}/there/x.db", tmp_path / "out")
     assert (tmp_path / "there" / "models" / f"{model_id}.ubj").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("model_id", "stored"),
+    [
+        ("m", ".vscode/tasks.json"),
+        ("../x", "models/../x.json"),
+        ("../.vscode/tasks", "models/../.vscode/tasks.json"),
+        ("m", "models/n.json"),
+        ("sub/m", "models/sub/m.json"),
+        ("m.card", "models/m.card.json"),
+        ("", "models/.json"),
+    ],
+)
+def test_a_hostile_export_plants_no_file(registry, add, url, tmp_path, model_id, stored):
+    add()
+    out, content = tmp_path / "out", b'{"tasks": []}'
+    export_registry(url, out)
+    rows = pq.read_table(out / "ml_model_versions.parquet")
+    values = {"model_id": model_id, "model_path": stored, "sha256": hashlib.sha256(content).hexdigest()}
+    for name, value in values.items():
+        rows = rows.set_column(rows.schema.get_field_index(name), name, pa.array([value]))
+    pq.write_table(rows, out / "ml_model_versions.parquet")
+    sign(out, "ml_model_versions")
+    for file in (out / stored, out / "models" / stored.rsplit("/", 1)[-1]):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    there = tmp_path / "deep" / "there" / "x.db"
+    with pytest.warns(RuntimeWarning, match=f"goes without its file: .*({REFUSED})"):
+        import_registry(f"sqlite:///{there}", out)
+    assert [item for item in (tmp_path / "deep").rglob("*") if item.is_file()] == [there]
+
+
+def test_an_import_that_cannot_write_the_file_of_a_model_says_so_and_stores_nothing(registry, add, url, tmp_path):
+    model_id = add()
+    export_registry(url, tmp_path / "out")
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "models").write_text("a file where the folder should be")
+    with pytest.raises(RegistryError, match=f"the file of model {model_id} cannot be written to .*models: ") as caught:
+        import_registry(f"sqlite:///{tmp_path}/there/x.db", tmp_path / "out")
+    assert "cannot be read" not in str(caught.value)
+    assert execute(tmp_path / "there" / "x.db", "SELECT count(*) FROM ml_model_versions") == [(0,)]
+
+
+# Backup and restore
+
+
+def test_a_backup_elsewhere_carries_the_files_of_models_and_a_restore_brings_them_back(
+    registry, add, path, url, tmp_path
+):
+    ids = {add(0), add(1, timeframe="4h")}
+    (tmp_path / "copies").mkdir()
+    copy = backup(url, tmp_path / "copies" / "copy.db")
+    beside = tmp_path / "copies" / "copy.db.models"
+    assert {item.stem for item in beside.iterdir()} == ids
+    there = tmp_path / "there" / "x.db"
+    assert restore(f"sqlite:///{there}", copy) is None
+    assert {item.name: item.read_bytes() for item in (there.parent / "models").iterdir()} == {
+        item.name: item.read_bytes() for item in (path.parent / "models").iterdir()
+    }
+    assert damages(f"sqlite:///{there}") == []
+    before = sorted(there.parent.rglob("*"))
+    aside = restore(f"sqlite:///{there}", copy, replace=True)
+    assert sorted(there.parent.rglob("*")) == sorted([*before, aside])
+
+
+def test_a_backup_in_the_folder_of_the_registry_needs_none_and_may_be_restored_elsewhere(
+    registry, add, path, url, tmp_path
+):
+    model_id = add()
+    copy = backup(url)
+    assert not copy.with_name(f"{copy.name}.models").exists()
+    restore(url, copy, replace=True)
+    assert damages(url) == []
+    there = tmp_path / "there" / "x.db"
+    restore(f"sqlite:///{there}", copy)
+    assert (there.parent / "models" / f"{model_id}.ubj").is_file()
+
+
+def test_a_backup_says_which_file_of_a_model_stays_behind(registry, add, path, url, tmp_path):
+    model_id = add()
+    (path.parent / "models" / f"{model_id}.ubj").unlink()
+    (tmp_path / "copies").mkdir()
+    with pytest.warns(RuntimeWarning, match=f"model {model_id} goes without its file"):
+        copy = backup(url, tmp_path / "copies" / "copy.db")
+    with pytest.warns(RuntimeWarning, match=f"model {model_id} goes without its file"):
+        restore(f"sqlite:///{tmp_path}/there/x.db", copy)
+    assert [item.name for item in (tmp_path / "there").iterdir()] == ["x.db"]
+
+
+def test_a_restore_overwrites_no_file_of_a_model(registry, add, url, tmp_path):
+    model_id = add()
+    (tmp_path / "copies").mkdir()
+    copy = backup(url, tmp_path / "copies" / "copy.db")
+    kept = tmp_path / "there" / "models" / f"{model_id}.ubj"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"mine")
+    with pytest.warns(RuntimeWarning, match="is there with other bytes, and was not overwritten"):
+        restore(f"sqlite:///{tmp_path}/there/x.db", copy)
+    assert kept.read_bytes() == b"mine"
+
+
+def test_a_backup_that_cannot_write_the_file_of_a_model_leaves_nothing(registry, add, url, tmp_path):
+    model_id = add()
+    (tmp_path / "copies").mkdir()
+    (tmp_path / "copies" / "copy.db.models").write_text("a file where the folder should be")
+    with pytest.raises(RegistryError, match=f"the file of model {model_id} cannot be written"):
+        backup(url, tmp_path / "copies" / "copy.db")
+    assert [item.name for item in (tmp_path / "copies").iterdir()] == ["copy.db.models"]
