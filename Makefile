@@ -6,7 +6,7 @@ demo: .venv/installed
 	.venv/bin/qml demo --out $(OUT)/
 
 test: .venv/installed
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n auto --dist loadfile
 
 lint: .venv/installed
 	.venv/bin/ruff check .
