@@ -40,8 +40,9 @@ class PatternRegistry(RunStore, ModelStore):
     Parameters
     ----------
     url : str
-        ``sqlite:///relative/path.db``, ``sqlite:////absolute/path.db``, or ``sqlite://`` for a database in memory that
-        belongs to this object alone and cannot be pickled.
+        ``sqlite:///relative/path.db``, ``sqlite:////absolute/path.db``, ``sqlite://`` for a database in memory that
+        belongs to this object alone and cannot be pickled, or ``postgresql+psycopg://user:password@host/database``;
+        ``?options=-csearch_path%3Dname`` at its end chooses a schema there.
     busy_timeout_s : float, seconds, default=20.0
         How long a call waits for another process's lock.
     create : bool, default=True
@@ -58,7 +59,9 @@ class PatternRegistry(RunStore, ModelStore):
     RegistryCorrupt
         If the file is damaged, or another program's. Every method may raise it.
     RegistryError
-        If the URL is not understood, or the file cannot be opened, read or written.
+        If the URL is not understood, or the database cannot be opened, read or written.
+    MissingExtra
+        If the URL is PostgreSQL's and its driver is not installed.
 
     Examples
     --------

@@ -28,34 +28,7 @@ _PATTERNS = ml_pattern_registry.c
 
 
 class RunStore(RunLedger):
-    """A database of registered patterns, runs and decisions.
-
-    A new file is created with its tables, and so are the folders above it. Nothing is held open between calls: an
-    object on a file may be pickled, and used after a fork or from several threads.
-
-    Parameters
-    ----------
-    url : str
-        ``sqlite:///relative/path.db``, ``sqlite:////absolute/path.db``, or ``sqlite://`` for a database in memory that
-        belongs to this object alone and cannot be pickled.
-    busy_timeout_s : float, seconds, default=20.0
-        How long a call waits for another process's lock.
-    create : bool, default=True
-        Whether a file that does not exist is made; False is for those who only read.
-
-    Raises
-    ------
-    SchemaTooOld
-        If the file needs an upgrade; the message holds the command.
-    SchemaTooNew
-        If a newer version of qml_plugin wrote the file; it is not touched.
-    RegistryBusy
-        If another process held the lock for longer than the timeout. Every method may raise it; nothing is lost.
-    RegistryCorrupt
-        If the file is damaged, or another program's. Every method may raise it.
-    RegistryError
-        If the URL is not understood, or the file cannot be opened, read or written.
-    """
+    """What a run reads and leaves; part of `PatternRegistry`, which says what its arguments are and what it raises."""
 
     def __init__(self, url: str, *, busy_timeout_s: float = 20.0, create: bool = True) -> None:
         self._database = open_database(url, busy_timeout_s)
