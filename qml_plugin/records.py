@@ -46,6 +46,25 @@ class Setup:
     validity_score: float | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Signals:
+    """What a strategy asks for at the close of each bar, as arrays of shape (n_bars,) that every host can read.
+
+    ``side`` is int8: +1 asks to buy, -1 to sell, 0 for nothing. ``stop_px`` and ``target_px`` are float64 prices of that
+    entry, NaN where it has none. ``exits`` is bool: close what is open. ``setups`` holds, by bar, the geometry behind an
+    entry. Row t knows bars 0..t only.
+    """
+
+    side: NDArray[np.int8]
+    stop_px: FloatArray
+    target_px: FloatArray
+    exits: NDArray[np.bool_]
+    setups: Mapping[int, Setup] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.side)
+
+
 @dataclass(frozen=True, slots=True)
 class BarrierRule:
     """How an entry is labelled: its own stop and target, else ATR multiples, and a time limit in bars.
