@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from qml_plugin.errors import DataError
-from qml_plugin.records import FloatArray, IntArray
+from qml_plugin.records import FloatArray
+from qml_plugin.stats.kernels import as_seed, permute_bars
 from qml_plugin.stats.nulls import NullResult, check_alpha, exceeding, insufficient, judged
 
 DEFAULT_BLOCK_BARS = 1
@@ -20,19 +21,19 @@ _NULL = "the moves of the market come in random order: whatever the strategy and
 class PermutedBars:
     """Bars of markets like one, numbered by draw: the same seed and draw give the same bars, in any process.
 
-    Make it with `PermutedBars.of`; ``permuted[draw]`` returns an array of the shape of the bars.
+    Make it with `PermutedBars.of`; ``permuted[draw]`` returns an array of the shape of the bars. ``gap`` holds each open
+    over the close before it, ``within`` the other prices over the open: what is permuted.
     """
 
     bars: FloatArray
-    log_px: FloatArray
+    gap: FloatArray
+    within: FloatArray
     n_warmup: int
     block_bars: int
     seed: int
 
     @classmethod
-    def of(
-        cls, bars: ArrayLike, *, n_warmup: int = 1, block_bars: int = DEFAULT_BLOCK_BARS, seed: int
-    ) -> PermutedBars:
+    def of(cls, bars: ArrayLike, *, n_warmup: int = 1, block_bars: int = DEFAULT_BLOCK_BARS, seed: int) -> PermutedBars:
         """Prepare the bars of one market, or of several that are permuted alike.
 
         Parameters
@@ -62,10 +63,11 @@ class PermutedBars:
 
         References
         ----------
-        Masters (2018), Testing and tuning market trading systems, ch. 7 (permuting bars): log prices; gap
-        ``open - last close``; high, low and close relative to the open. Differs in: blocks, and further columns.
+        Masters (2018), Testing and tuning market trading systems, ch. 7 (permuting bars): the gap from the last close
+        to the open; high, low and close relative to the open. Differs in: ratios of prices in place of differences of
+        logarithms, blocks, and further columns.
         """
-        array = np.array(bars, dtype=np.float64)
+        array = np.array(bars, dtype=np.float64, order="C")
         if array.ndim not in (2, 3) or array.shape[-1] < 4:
             raise DataError(
                 f"bars have shape {array.shape}. Pass (n_bars, n_columns) or (n_markets, n_bars, n_columns), the first "
@@ -76,7 +78,7 @@ class PermutedBars:
         if len(bad):
             raise DataError(
                 f"the price at {tuple(int(i) for i in bad[0])} is {px[tuple(bad[0])]}. Prices must be positive and "
-                "finite: their logarithms are permuted."
+                "finite: their ratios are permuted."
             )
         n_bars = array.shape[-2]
         if n_warmup < 1 or block_bars < 1 or n_bars - n_warmup < 2 * block_bars:
@@ -84,31 +86,17 @@ class PermutedBars:
                 f"{n_bars} bars with n_warmup {n_warmup} and block_bars {block_bars} refused. Both are at least 1, and "
                 "two blocks must fit behind the warm-up."
             )
-        return cls(array, np.log(px), n_warmup, block_bars, seed)
+        markets = array.reshape(-1, n_bars, array.shape[-1])
+        open_ = markets[:, n_warmup:, 0]
+        within = markets[:, n_warmup:, 1:].copy()
+        within[..., :3] /= open_[..., None]
+        return cls(array, open_ / markets[:, n_warmup - 1 : -1, 3], within, n_warmup, block_bars, seed)
 
     def __getitem__(self, draw: int) -> FloatArray:
-        rng = np.random.default_rng([self.seed & 0xFFFFFFFFFFFFFFFF, draw])
-        first, n_bars = self.n_warmup, self.bars.shape[-2]
-        inner = self._order(rng, n_bars - first)
-        gaps = inner if self.block_bars > 1 else self._order(rng, n_bars - first)
-        log_px, out = self.log_px, self.bars.copy()
-        gap = log_px[..., first:, 0] - log_px[..., first - 1 : -1, 3]
-        within = log_px[..., first:, 1:] - log_px[..., first:, :1]
-        gap, within = gap[..., gaps], within[..., inner, :]
-        close = np.cumsum(gap + within[..., 2], axis=-1) + log_px[..., first - 1 : first, 3]
-        open_ = close - within[..., 2]
-        out[..., first:, 0] = np.exp(open_)
-        out[..., first:, 1:4] = np.exp(open_[..., None] + within)
-        out[..., first:, 4:] = self.bars[..., first:, 4:][..., inner, :]
+        out = self.bars.copy()
+        view = out.reshape(-1, *out.shape[-2:])
+        permute_bars(self.gap, self.within, self.n_warmup, self.block_bars, as_seed(self.seed), draw, view)
         return out
-
-    def _order(self, rng: np.random.Generator, n: int) -> IntArray:
-        """A random order of n bars; blocks begin at a random bar, so that no border is fixed, and end with the series."""
-        if self.block_bars == 1:
-            return rng.permutation(n)
-        edges = np.arange(int(rng.integers(1, self.block_bars + 1)), n, self.block_bars)
-        blocks = np.split(np.arange(n), edges)
-        return np.concatenate([blocks[i] for i in rng.permutation(len(blocks))])
 
 
 def bar_permutation_test(
@@ -180,9 +168,7 @@ def bar_permutation_test(
         n_exceeding += exceeding(draws[-1:], observed)
         if stop_after is not None and n_exceeding >= stop_after:
             break
-    return judged(
-        name, _NULL, observed, np.array(draws), alpha=alpha, seed=permuted.seed, stop_after=stop_after
-    )
+    return judged(name, _NULL, observed, np.array(draws), alpha=alpha, seed=permuted.seed, stop_after=stop_after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,5 +180,3 @@ class _OfDraw:
 
     def __call__(self, draw: int) -> float:
         return float(self.statistic(self.permuted[draw]))
-
-

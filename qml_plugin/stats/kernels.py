@@ -73,7 +73,7 @@ def _stream(seed: np.uint64, draw: int) -> np.uint64:
 def _uniform(stream: np.uint64, counter: int) -> float:
     """Number `counter` of a stream, 0 <= value < 1, with 53 bits."""
     bits = _mixed(stream + np.uint64(counter + 1) * np.uint64(0x9E3779B97F4A7C15))
-    return float(bits >> np.uint64(11)) * (1.0 / 9007199254740992.0)
+    return float(np.int64(bits >> np.uint64(11))) * (1.0 / 9007199254740992.0)
 
 
 @_kernel
@@ -145,7 +145,7 @@ def equity_paths(
     n_obs = len(returns)
     for draw in range(first, last):
         stream, counter, left, row = _stream(seed, draw), 0, 0, 0
-        equity, peak, worst, below, longest, ruin, noted = 1.0, 1.0, 0.0, 0, 0, 0, 0
+        equity, peak, worst, below, longest, ruin, noted = 1.0, 1.0, 1.0, 0, 0, 0, 0
         for step in range(1, n_steps + 1):
             if left == 0:
                 row = int(_uniform(stream, counter) * n_obs)
@@ -160,13 +160,14 @@ def equity_paths(
             else:
                 below += 1
                 longest = max(longest, below)
-                worst = max(worst, 1.0 - equity / peak)
+                if equity < worst * peak:  # spares a division on most steps
+                    worst = equity / peak
             if ruin == 0 and equity <= ruin_equity:
                 ruin = step
             if noted < len(checkpoints) and step == checkpoints[noted]:
                 equity_at[draw, noted] = equity
                 noted += 1
-        drawdown[draw] = worst
+        drawdown[draw] = 1.0 - worst
         under_water[draw] = longest
         ruin_step[draw] = ruin
 
@@ -228,6 +229,57 @@ def placed_moments(
                 squares += value * value
         out[draw, 0] = total
         out[draw, 1] = squares
+
+
+@_kernel
+def shuffled(n: int, block: int, stream: np.uint64, counter: int, out: IntArray) -> int:
+    """A random order of n rows in blocks that begin at a random row; returns the counter of the next random number."""
+    offset = 1 + int(_uniform(stream, counter) * block)
+    counter += 1
+    n_blocks = 1 + (n - offset + block - 1) // block
+    order = np.arange(n_blocks)
+    for i in range(n_blocks - 1, 0, -1):
+        other = int(_uniform(stream, counter) * (i + 1))
+        counter += 1
+        order[i], order[other] = order[other], order[i]
+    at = 0
+    for i in range(n_blocks):
+        low = 0 if order[i] == 0 else offset + (order[i] - 1) * block
+        high = min(offset + order[i] * block, n)
+        for row in range(low, high):
+            out[at] = row
+            at += 1
+    return counter
+
+
+@_kernel
+def permute_bars(
+    gap: FloatArray, within: FloatArray, n_warmup: int, block: int, seed: np.uint64, draw: int, out: FloatArray
+) -> None:
+    """Fill the bars behind the warm-up of out[market, bar, column]; see `PermutedBars`.
+
+    `gap` holds open / last close, [market, row]; `within` high, low and close over open, then the further columns as they
+    are, [market, row, column].
+    """
+    n = gap.shape[1]
+    stream, gaps, inner = _stream(seed, draw), np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64)
+    counter = shuffled(n, block, stream, 0, inner)
+    if block > 1:
+        gaps[:] = inner
+    else:
+        shuffled(n, block, stream, counter, gaps)
+    for market in range(gap.shape[0]):
+        close = out[market, n_warmup - 1, 3]
+        for row in range(n):
+            bar, source = n_warmup + row, inner[row]
+            open_ = close * gap[market, gaps[row]]
+            close = open_ * within[market, source, 2]
+            out[market, bar, 0] = open_
+            out[market, bar, 1] = open_ * within[market, source, 0]
+            out[market, bar, 2] = open_ * within[market, source, 1]
+            out[market, bar, 3] = close
+            for column in range(3, within.shape[2]):
+                out[market, bar, column + 1] = within[market, source, column]
 
 
 def log_stay(block_length: float) -> float:
@@ -293,3 +345,38 @@ def resampled_rows(n_obs: int, n_steps: int, block_length: float, n_draws: int, 
     out = np.empty((n_draws, n_steps), dtype=np.int64)
     resample_rows(n_obs, log_stay(block_length), as_seed(seed), 0, n_draws, out)
     return out
+
+
+def resampled_means(
+    centred: FloatArray, n_draws: int, block_length: float, seed: int, n_threads: int | None
+) -> FloatArray:
+    """Column means of resamples of the stationary bootstrap.
+
+    Parameters
+    ----------
+    centred : ndarray of shape (n_obs, n_columns)
+        Of mean 0, so that running sums lose nothing to rounding. The columns are resampled together.
+    n_draws : int
+    block_length : float, >= 1
+        Mean length of a block.
+    seed : int
+    n_threads : int, optional
+        All processors by default. Results are the same bits for any number.
+
+    Returns
+    -------
+    ndarray of shape (n_draws, n_columns)
+
+    Point in time
+    -------------
+    Reads all rows given.
+    """
+    prefix = np.zeros((len(centred) + 1, centred.shape[1]))
+    np.cumsum(centred, axis=0, out=prefix[1:])
+    sums = np.empty((n_draws, centred.shape[1]))
+
+    def run(low: int, high: int) -> None:
+        resample_sums(prefix, log_stay(block_length), as_seed(seed), low, high, sums)
+
+    in_threads(n_draws, run, n_threads)
+    return sums / len(centred)

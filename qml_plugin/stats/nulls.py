@@ -335,9 +335,7 @@ def random_entry_test(
     return judged(name, null, float(sharpe[0]), sharpe[1:], alpha=alpha, seed=seed, too_few=too_few)
 
 
-def sign_flip_test(
-    trade_returns: ArrayLike, *, n_draws: int = 9_999, alpha: float = 0.05, seed: int
-) -> NullResult:
+def sign_flip_test(trade_returns: ArrayLike, *, n_draws: int = 9_999, alpha: float = 0.05, seed: int) -> NullResult:
     """Mean result of trades against results of random sign: an extra, wrong under drift and skew.
 
     Null hypothesis: results are independent and each as likely as its negative. A market that rises rejects it for any
@@ -384,9 +382,7 @@ def sign_flip_test(
         for at in range(0, n_draws, rows)
     ]
     too_few = f"{n} trades have {2**n} signs; alpha {alpha:g} needs {1 / alpha:.0f}." if 2.0**-n > alpha else ""
-    return judged(
-        name, null, float(results.mean()), np.concatenate(draws), alpha=alpha, seed=seed, too_few=too_few
-    )
+    return judged(name, null, float(results.mean()), np.concatenate(draws), alpha=alpha, seed=seed, too_few=too_few)
 
 
 def _aligned(

@@ -202,7 +202,9 @@ def expected_max_sharpe(n_trials: float, var_sr: float = 1.0) -> float:
     2.530603
     """
     if not (1 <= n_trials < inf and 0 <= var_sr < inf):
-        raise DataError(f"n_trials {n_trials} and var_sr {var_sr} refused. There is at least one trial, and a variance is not negative.")
+        raise DataError(
+            f"n_trials {n_trials} and var_sr {var_sr} refused. There is at least one trial, and a variance is not negative."
+        )
     if n_trials == 1:
         return 0.0
     # The upper tail by its inverse survival function: 1 - 1 / n rounds for many trials.
@@ -210,9 +212,7 @@ def expected_max_sharpe(n_trials: float, var_sr: float = 1.0) -> float:
     return sqrt(var_sr) * max(0.0, float(expected))
 
 
-def deflated_sharpe_ratio(
-    sr: float, n_obs: int, skew: float, kurt: float, var_sr: float, n_trials: float
-) -> float:
+def deflated_sharpe_ratio(sr: float, n_obs: int, skew: float, kurt: float, var_sr: float, n_trials: float) -> float:
     """Confidence that the best of several trials has skill, convention of 2012.
 
     Null hypothesis: the true Sharpe ratio is what the best of `n_trials` without skill is expected to show; 1 - DSR is
@@ -259,9 +259,7 @@ def deflated_sharpe_ratio(
     return probabilistic_sharpe_ratio(sr, n_obs, skew, kurt, expected_max_sharpe(n_trials, var_sr))
 
 
-def min_track_record_length(
-    sr: float, skew: float, kurt: float, benchmark: float = 0.0, alpha: float = 0.05
-) -> float:
+def min_track_record_length(sr: float, skew: float, kurt: float, benchmark: float = 0.0, alpha: float = 0.05) -> float:
     """Observations after which this Sharpe ratio would be significant, convention of 2012.
 
     Null hypothesis it asks to reject: the true Sharpe ratio is the benchmark.
