@@ -72,6 +72,8 @@ KINDS = (
     Kind("search, edge 2, long and short", False, edge=2.0, n_worlds=100, is_search=True),
 )
 
+BY_NAME = {kind.name: kind for kind in KINDS}
+
 
 @njit(cache=True)
 def simulated(noise: Array, drift: float, edge: float, is_long_only: bool) -> tuple[Array, Array]:

@@ -15,10 +15,10 @@ from qml_plugin.neighbours.question import Question
 from qml_plugin.records import FloatArray, IntArray, KnownPatterns
 from qml_plugin.registry import PatternRegistry
 from qml_plugin.registry.known import PatternFacts
-from qml_plugin.report.reliability import wilson_interval
 from qml_plugin.report.views import AnswerView, PastView
 from qml_plugin.retrieval.filters import Filters
 from qml_plugin.retrieval.similar import Nearest, nearest_known
+from qml_plugin.stats.inference import wilson_interval
 
 _Market = tuple[str, str]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +9,11 @@ from numpy.typing import NDArray
 
 from qml_plugin.errors import DataError
 from qml_plugin.records import FloatArray
+from qml_plugin.stats.inference import wilson_interval
 
 FEWEST_SCORES = 20
 _MOST_BINS = 10
 _FEWEST_PER_BIN = 10
-_Z_95 = 1.959963984540054
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +71,6 @@ def reliability_bins(confidence: FloatArray, is_win: NDArray[np.bool_]) -> tuple
     ends = sorted({int(np.searchsorted(ranked, ranked[cut - 1], side="right")) for cut in cuts} | {len(ranked)})
     starts = [0, *ends[:-1]]
     return tuple(_bin(ranked[a:b], won[a:b]) for a, b in zip(starts, ends, strict=True))
-
-
-def wilson_interval(n_wins: int, n: int) -> tuple[float, float]:
-    """Low and high end of the 95 % score interval of a share, 0..1.
-
-    >>> [round(end, 4) for end in wilson_interval(1, 10)]
-    [0.0179, 0.4042]
-    """
-    share, z2 = n_wins / n, _Z_95**2
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z_95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _bin(confidence: FloatArray, is_win: NDArray[np.bool_]) -> ReliabilityBin:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import false_discovery_control, kstwobign, norm
+from scipy.special import kolmogorov, ndtri
 
 from qml_plugin.errors import DataError
 from qml_plugin.records import FloatArray
@@ -49,7 +49,7 @@ def wilson_interval(n_wins: int, n: int, level: float = 0.95) -> tuple[float, fl
     """
     if not (n >= 1 and 0 <= n_wins <= n and 0 < level < 1):
         raise DataError(f"{n_wins} of {n} at level {level} refused. 0 <= n_wins <= n, n is at least 1, 0 < level < 1.")
-    share, z = n_wins / n, float(norm.isf((1 - level) / 2))
+    share, z = n_wins / n, -float(ndtri((1 - level) / 2))
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     return max(0.0, float(centre - half)), min(1.0, float(centre + half))
@@ -87,6 +87,9 @@ def false_discovery_p_values(p_values: ArrayLike, *, dependence: Literal["positi
     Benjamini & Hochberg (1995), JRSS B 57(1), §3. Benjamini & Yekutieli (2001), Annals of Statistics 29(4), theorem
     1.3; by `scipy.stats.false_discovery_control`.
     """
+    # Imported here: it loads all of scipy.stats, which nothing else of this folder needs.
+    from scipy.stats import false_discovery_control
+
     p = np.asarray(p_values, dtype=np.float64)
     is_known = ~np.isnan(p)
     if ((p[is_known] < 0) | (p[is_known] > 1)).any():
@@ -151,7 +154,7 @@ def mean_shift(returns: ArrayLike) -> MeanShift:
     statistic = float(abs(sums[last]))
     return MeanShift(
         statistic,
-        float(kstwobign.sf(statistic)),
+        float(kolmogorov(statistic)),
         last + 1,
         float(values[: last + 1].mean()),
         float(values[last + 1 :].mean()),
@@ -244,8 +247,8 @@ def normal_tail_risk(mean: float, sd: float, *, level: float = 0.95, horizon_bar
     if not (np.isfinite(mean) and 0 <= sd < np.inf):
         raise DataError(f"mean {mean} and sd {sd} refused. Both are finite and sd is not negative.")
     centre, spread = mean * horizon_bars, sd * np.sqrt(horizon_bars)
-    z = float(norm.isf(1 - level))
-    shortfall = float(norm.pdf(z)) / (1 - level)
+    z = -float(ndtri(1 - level))
+    shortfall = float(np.exp(-z * z / 2) / np.sqrt(2 * np.pi)) / (1 - level)
     return TailRisk(float(centre - spread * z), float(centre - spread * shortfall), level, horizon_bars, 0)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -51,7 +52,7 @@ def in_threads(n_draws: int, run: Callable[[int, int], object], n_threads: int |
         return
     edges = np.linspace(0, n_draws, n_slices + 1).astype(np.int64)
     with ThreadPoolExecutor(n_slices) as pool:
-        for done in [pool.submit(run, int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]:
+        for done in [pool.submit(run, int(a), int(b)) for a, b in pairwise(edges)]:
             done.result()
 
 

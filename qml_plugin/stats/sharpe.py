@@ -11,9 +11,8 @@ from __future__ import annotations
 from math import e, inf, isfinite, sqrt
 from typing import NamedTuple
 
-import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 from qml_plugin.errors import DataError
 from qml_plugin.records import FloatArray
@@ -163,7 +162,7 @@ def probabilistic_sharpe_ratio(sr: float, n_obs: int, skew: float, kurt: float, 
     """
     if not n_obs >= 2:
         raise DataError(f"n_obs {n_obs} refused. A Sharpe ratio needs at least 2 returns.")
-    return float(norm.cdf((sr - _finite("benchmark", benchmark)) * sqrt(n_obs - 1) / _spread(sr, skew, kurt)))
+    return float(ndtr((sr - _finite("benchmark", benchmark)) * sqrt(n_obs - 1) / _spread(sr, skew, kurt)))
 
 
 def expected_max_sharpe(n_trials: float, var_sr: float = 1.0) -> float:
@@ -208,7 +207,7 @@ def expected_max_sharpe(n_trials: float, var_sr: float = 1.0) -> float:
     if n_trials == 1:
         return 0.0
     # The upper tail by its inverse survival function: 1 - 1 / n rounds for many trials.
-    expected = (1 - _EULER_GAMMA) * norm.isf(1 / n_trials) + _EULER_GAMMA * norm.isf(1 / (n_trials * e))
+    expected = (1 - _EULER_GAMMA) * -ndtri(1 / n_trials) + _EULER_GAMMA * -ndtri(1 / (n_trials * e))
     return sqrt(var_sr) * max(0.0, float(expected))
 
 
@@ -295,7 +294,8 @@ def min_track_record_length(sr: float, skew: float, kurt: float, benchmark: floa
     spread = _spread(sr, skew, kurt)
     if sr <= _finite("benchmark", benchmark):
         return inf
-    return 1 + (spread * float(norm.isf(alpha)) / (sr - benchmark)) ** 2
+    distance = spread * float(-ndtri(alpha)) / (sr - benchmark)
+    return 1 + distance * distance
 
 
 def min_backtest_length(n_trials: float, target_sr: float) -> float:

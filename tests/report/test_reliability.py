@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qml_plugin.errors import DataError
-from qml_plugin.report.reliability import reliability_bins, wilson_interval
+from qml_plugin.report.reliability import reliability_bins
 
 
 def test_bins_of_a_hand_computed_example():
@@ -18,15 +18,6 @@ def test_bins_of_a_hand_computed_example():
     assert high.confidence == pytest.approx(0.8)
     assert (low.win_share, high.win_share) == (0.3, 0.7)
     assert (low.low, low.high) == pytest.approx((0.10779, 0.60322), abs=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("n_wins", "n", "low", "high"),
-    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
-)
-def test_wilson_interval_meets_published_values(n_wins, n, low, high):
-    """Newcombe (1998), Two-sided confidence intervals for the single proportion, table I, method 3."""
-    assert wilson_interval(n_wins, n) == pytest.approx((low, high), abs=5e-5)
 
 
 def test_equal_confidences_share_a_bin():
