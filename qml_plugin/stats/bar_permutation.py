@@ -13,7 +13,6 @@ from qml_plugin.records import FloatArray
 from qml_plugin.stats.kernels import as_seed, permute_bars
 from qml_plugin.stats.nulls import NullResult, check_alpha, exceeding, insufficient, judged
 
-DEFAULT_BLOCK_BARS = 1
 _NULL = "the moves of the market come in random order: whatever the strategy and its search found, is luck"
 
 
@@ -33,7 +32,7 @@ class PermutedBars:
     seed: int
 
     @classmethod
-    def of(cls, bars: ArrayLike, *, n_warmup: int = 1, block_bars: int = DEFAULT_BLOCK_BARS, seed: int) -> PermutedBars:
+    def of(cls, bars: ArrayLike, *, n_warmup: int = 1, block_bars: int = 1, seed: int) -> PermutedBars:
         """Prepare the bars of one market, or of several that are permuted alike.
 
         Parameters
@@ -45,7 +44,9 @@ class PermutedBars:
             is where the permuted market sets out.
         block_bars : int, >= 1, default=1
             Bars that stay together. With 1, gaps between bars and moves within bars are permuted independently of each
-            other; more keep gap and bar together, and the clustering of volatility up to this length.
+            other; more keep gap and bar together, and the clustering of volatility up to this length. But a block also
+            keeps an edge that lives within it, which the test then cannot see: choose fewer bars than the strategy looks
+            back on. Single bars are the default because they held their size under clustered volatility.
         seed : int
 
         Returns

@@ -252,7 +252,7 @@ def superior_predictive_ability(
     statistic = max(0.0, float(observed.max()))
 
     def best(shift: FloatArray) -> FloatArray:
-        return np.maximum((moved + shift).max(axis=1), 0.0)
+        return np.asarray(np.maximum((moved + shift).max(axis=1), 0.0))
 
     def p_of(draws: FloatArray) -> float:
         return (1 + exceeding(draws, statistic)) / (1 + n_draws)

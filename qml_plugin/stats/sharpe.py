@@ -11,6 +11,7 @@ from __future__ import annotations
 from math import e, inf, isfinite, sqrt
 from typing import NamedTuple
 
+import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtr, ndtri
 
@@ -119,7 +120,7 @@ def excess_returns(returns: ArrayLike, exposure: ArrayLike, market_returns: Arra
             f"returns has {len(own)} observations, exposure {len(held)} and market_returns {len(market)}. Each "
             "observation needs all three."
         )
-    return own - held.mean() * market
+    return np.asarray(own - held.mean() * market)
 
 
 def probabilistic_sharpe_ratio(sr: float, n_obs: int, skew: float, kurt: float, benchmark: float = 0.0) -> float:

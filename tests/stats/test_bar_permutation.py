@@ -105,7 +105,7 @@ def test_an_order_that_matters_is_found_and_stopping_early_changes_no_verdict():
 
 def test_draws_may_be_computed_anywhere():
     permuted = PermutedBars.of(bars_of(), seed=1)
-    again = pickle.loads(pickle.dumps(permuted))  # noqa: S301: made here, to see whether workers can have it
+    again = pickle.loads(pickle.dumps(permuted))  # noqa: S301 -- made here, for workers
     np.testing.assert_array_equal(permuted[5], again[5])
     with ThreadPoolExecutor(2) as pool:
         parallel = bar_permutation_test(permuted, tops, n_draws=40, map_draws=pool.map)

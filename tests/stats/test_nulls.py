@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def test_all_shifts_are_those_rolled_one_by_one(n, cost):
     found = circular_shift_test(position, returns, costs=costs)
     slow = naive.shifted_sharpes(position, returns, costs)
     edges = np.flatnonzero(np.diff(np.sign(position), prepend=0, append=0))
-    longest = max(b - a for a, b in zip(edges[:-1], edges[1:], strict=True) if position[a] != 0)
+    longest = max(b - a for a, b in pairwise(edges) if position[a] != 0)
     slow_null = slow[longest : n - longest + 1]
     np.testing.assert_allclose(found.null_draws, slow_null, atol=1e-10)
     assert found.statistic == pytest.approx(slow[0], abs=1e-12)
@@ -89,7 +90,7 @@ def test_random_entry_sharpes_are_those_of_the_placed_holds():
     found = random_entry_test(position, returns, costs=costs, n_draws=50, seed=7, n_threads=1)
     side = np.sign(position)
     edges = np.flatnonzero(np.diff(side, prepend=0, append=0))
-    spans = [(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True) if side[a] != 0]
+    spans = [(a, b) for a, b in pairwise(edges) if side[a] != 0]
     moved = costs.copy()
     for bar in range(300):  # the cost of closing counts with the last bar held
         if position[bar] == 0 and moved[bar] > 0:

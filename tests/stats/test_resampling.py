@@ -44,7 +44,7 @@ def test_sums_of_blocks_are_the_sums_of_their_rows(block_length):
 
 def test_automatic_block_length_is_the_longer_of_archs_for_returns_and_squares():
     """The example is arch's own test of an AR(1): 13.6357 for the series itself."""
-    random = np.random.RandomState(0)  # noqa: NPY002: the published value belongs to this generator
+    random = np.random.RandomState(0)
     series = random.standard_normal(10_100)
     for t in range(1, len(series)):
         series[t] = 0.3 * series[t - 1] + series[t]
