@@ -88,7 +88,7 @@ def _length(stream: np.uint64, counter: int, log_stay: float) -> int:
 
 @_kernel
 def resample_rows(n_obs: int, log_stay: float, seed: np.uint64, first: int, last: int, out: IntArray) -> None:
-    """Rows of the stationary bootstrap, out[draw, step]; the slow twin of the kernels below reads them."""
+    """Rows of the stationary bootstrap, out[draw - first, step]."""
     n_steps = out.shape[1]
     for draw in range(first, last):
         stream, counter, step = _stream(seed, draw), 0, 0
@@ -97,7 +97,7 @@ def resample_rows(n_obs: int, log_stay: float, seed: np.uint64, first: int, last
             length = min(_length(stream, counter + 1, log_stay), n_steps - step)
             counter += 2
             for _ in range(length):
-                out[draw, step] = row
+                out[draw - first, step] = row
                 step += 1
                 row = row + 1 if row + 1 < n_obs else 0
 
@@ -174,35 +174,40 @@ def equity_paths(
 
 
 @_kernel
+def _place(hold_bars: IntArray, n_flat: int, stream: np.uint64, order: IntArray, start: IntArray) -> None:
+    """One random order of the holds and their first bars, by Fisher and Yates and by selection sampling."""
+    n_holds, counter = len(hold_bars), 0
+    for i in range(n_holds):
+        order[i] = i
+    for i in range(n_holds - 1, 0, -1):
+        other = int(_uniform(stream, counter) * (i + 1))
+        counter += 1
+        order[i], order[other] = order[other], order[i]
+    placed, bar = 0, 0
+    for place in range(n_flat + n_holds):
+        wanted = n_holds - placed
+        if wanted == 0:
+            break
+        if _uniform(stream, counter) * (n_flat + n_holds - place) < wanted:
+            start[placed] = bar
+            bar += hold_bars[order[placed]]
+            placed += 1
+        else:
+            bar += 1
+        counter += 1
+
+
+@_kernel
 def entry_placements(
     hold_bars: IntArray, n_flat: int, seed: np.uint64, first: int, last: int, order: IntArray, start: IntArray
 ) -> None:
     """Random places of the same holds: out order[draw, i] is the i-th hold in time and start[draw, i] its first bar.
 
-    The order is a uniform permutation (Fisher-Yates), the flat bars between, before and after the holds a uniform
-    composition: of n_flat + n_holds places a uniform choice of n_holds, by selection sampling.
+    The order is a uniform permutation, the flat bars between, before and after the holds a uniform composition: of
+    n_flat + n_holds places a uniform choice of n_holds.
     """
-    n_holds = len(hold_bars)
     for draw in range(first, last):
-        stream, counter = _stream(seed, draw), 0
-        for i in range(n_holds):
-            order[draw, i] = i
-        for i in range(n_holds - 1, 0, -1):
-            other = int(_uniform(stream, counter) * (i + 1))
-            counter += 1
-            order[draw, i], order[draw, other] = order[draw, other], order[draw, i]
-        placed, bar = 0, 0
-        for place in range(n_flat + n_holds):
-            wanted = n_holds - placed
-            if wanted == 0:
-                break
-            if _uniform(stream, counter) * (n_flat + n_holds - place) < wanted:
-                start[draw, placed] = bar
-                bar += hold_bars[order[draw, placed]]
-                placed += 1
-            else:
-                bar += 1
-            counter += 1
+        _place(hold_bars, n_flat, _stream(seed, draw), order[draw], start[draw])
 
 
 @_kernel
@@ -212,20 +217,23 @@ def placed_moments(
     hold_first: IntArray,
     hold_bars: IntArray,
     returns: FloatArray,
-    order: IntArray,
-    start: IntArray,
+    n_flat: int,
+    seed: np.uint64,
     first: int,
     last: int,
     out: FloatArray,
 ) -> None:
-    """Sum and sum of squares of size * return - cost over the holds where they were placed, out[draw, 0..1]."""
+    """Sum and sum of squares of size * return - cost over the holds placed at random, out[draw, 0..1]."""
+    n_holds = len(hold_bars)
+    order, start = np.empty(n_holds, dtype=np.int64), np.empty(n_holds, dtype=np.int64)
     for draw in range(first, last):
+        _place(hold_bars, n_flat, _stream(seed, draw), order, start)
         total, squares = 0.0, 0.0
-        for i in range(order.shape[1]):
-            hold = order[draw, i]
+        for i in range(n_holds):
+            hold = order[i]
             for step in range(hold_bars[hold]):
                 own = hold_first[hold] + step
-                value = size[own] * returns[start[draw, i] + step] - cost[own]
+                value = size[own] * returns[start[i] + step] - cost[own]
                 total += value
                 squares += value * value
         out[draw, 0] = total
@@ -320,8 +328,10 @@ def as_seed(seed: int) -> np.uint64:
     return np.uint64(int(seed) & 0xFFFFFFFFFFFFFFFF)
 
 
-def resampled_rows(n_obs: int, n_steps: int, block_length: float, n_draws: int, seed: int) -> NDArray[np.int64]:
-    """Rows of `n_draws` resamples of the stationary bootstrap.
+def resampled_rows(
+    n_obs: int, n_steps: int, block_length: float, n_draws: int, seed: int, *, first_draw: int = 0
+) -> NDArray[np.int64]:
+    """Rows of resamples of the stationary bootstrap: those that all kernels here draw.
 
     Parameters
     ----------
@@ -330,6 +340,8 @@ def resampled_rows(n_obs: int, n_steps: int, block_length: float, n_draws: int, 
     block_length : float, >= 1
         Mean length of a block.
     n_draws, seed : int
+    first_draw : int, default=0
+        Number of the first resample.
 
     Returns
     -------
@@ -344,7 +356,7 @@ def resampled_rows(n_obs: int, n_steps: int, block_length: float, n_draws: int, 
     Politis & Romano (1994), The stationary bootstrap, JASA 89(428), §2.
     """
     out = np.empty((n_draws, n_steps), dtype=np.int64)
-    resample_rows(n_obs, log_stay(block_length), as_seed(seed), 0, n_draws, out)
+    resample_rows(n_obs, log_stay(block_length), as_seed(seed), first_draw, first_draw + n_draws, out)
     return out
 
 

@@ -7,6 +7,7 @@ strategy with its whole search.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from math import lgamma, log
 from typing import Literal
@@ -18,7 +19,7 @@ from scipy import fft
 from qml_plugin.errors import DataError
 from qml_plugin.records import FloatArray, IntArray
 from qml_plugin.stats.checked import checked_returns, is_constant
-from qml_plugin.stats.kernels import as_seed, entry_placements, in_threads, placed_moments
+from qml_plugin.stats.kernels import as_seed, in_threads, placed_moments
 
 Status = Literal["PASS", "FAIL", "INSUFFICIENT"]
 
@@ -313,17 +314,14 @@ def random_entry_test(
     first, bars = _holds(size)
     paid = _costs_of_holds(size, paid)
     n_flat = len(size) - int(bars.sum())
-    order = np.empty((n_draws + 1, len(first)), dtype=np.int64)
-    start = np.empty_like(order)
-    order[0], start[0] = np.arange(len(first)), first
-    moments = np.empty((n_draws + 1, 2))
+    moments = np.empty((n_draws, 2))
 
     def run(low: int, high: int) -> None:
-        entry_placements(bars, n_flat, as_seed(seed), low, high, order[1:], start[1:])
-        placed_moments(size, paid, first, bars, market, order[1:], start[1:], low, high, moments[1:])
+        placed_moments(size, paid, first, bars, market, n_flat, as_seed(seed), low, high, moments)
 
     in_threads(n_draws, run, n_threads)
-    placed_moments(size, paid, first, bars, market, order, start, 0, 1, moments)
+    earned = size * market - paid
+    moments = np.vstack([[earned.sum(), (earned**2).sum()], moments])
     sharpe = _sharpe_of_moments(moments[:, 0] / len(size), moments[:, 1] / len(size))
     log_ways = _log_arrangements(size, first, bars, n_flat)
     too_few = ""
@@ -429,8 +427,7 @@ def _costs_of_holds(size: FloatArray, paid: FloatArray) -> FloatArray:
 def _log_arrangements(size: FloatArray, first: IntArray, bars: IntArray, n_flat: int) -> float:
     """Log of the number of different ways to place the holds."""
     holds = [size[a : a + n].tobytes() for a, n in zip(first, bars, strict=True)]
-    alike = [holds.count(hold) for hold in set(holds)] if len(holds) < 50 else [1]
-    log_orders = lgamma(len(holds) + 1) - sum(lgamma(count + 1) for count in alike)
+    log_orders = lgamma(len(holds) + 1) - sum(lgamma(count + 1) for count in Counter(holds).values())
     return lgamma(n_flat + len(holds) + 1) - lgamma(n_flat + 1) - lgamma(len(holds) + 1) + log_orders
 
 

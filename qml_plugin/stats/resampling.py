@@ -128,7 +128,7 @@ def bootstrap_interval(
         draws = estimate + resampled_means(centred, n_draws, length, seed, n_threads)[:, 0]
     else:
         estimate = float(statistic(values))
-        rows = resampled_rows(len(values), len(values), length, n_draws, seed)
+        rows = (resampled_rows(len(values), len(values), length, 1, seed, first_draw=i)[0] for i in range(n_draws))
         draws = np.array([float(statistic(values[drawn])) for drawn in rows])
     bad = np.flatnonzero(~np.isfinite(np.append(draws, estimate)))
     if len(bad):
