@@ -19,8 +19,10 @@ class QMLStrategy(ArrayStrategy):
     `find_setups`.
     """
 
-    atr_period = 14
+    swing_model = "atr"
     swing_atr = 1.0
+    fractal_bars = 3
+    atr_period = 14
     min_depth_ratio = 0.1
     max_depth_ratio = 2.0
     shoulder_tolerance = 0.5
@@ -34,8 +36,10 @@ class QMLStrategy(ArrayStrategy):
         """All setups of the series, each with its stop and target."""
         return find_quasimodo(
             bars,
-            atr_period=self.atr_period,
+            swing_model=self.swing_model,
             swing_atr=self.swing_atr,
+            fractal_bars=self.fractal_bars,
+            atr_period=self.atr_period,
             min_depth_ratio=self.min_depth_ratio,
             max_depth_ratio=self.max_depth_ratio,
             shoulder_tolerance=self.shoulder_tolerance,
