@@ -42,11 +42,11 @@ def main() -> None:
         print(
             f"{row.bench:<64}{row.contender:<44}{cold:>9}{row.median:>11.2f} {row.unit:<9}{ratio:>8}  {row.target:<16}{verdict}"
         )
-    commit, is_dirty = git_state(Path(__file__).resolve().parent)
+    git = git_state(Path(__file__).resolve().parent)
     record = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit,
-        "is_dirty": is_dirty,
+        "commit": git.commit,
+        "is_dirty": git.is_dirty,
         "machine": f"{platform.machine()}, {os.cpu_count()} processors, {platform.system()}",
         "python": platform.python_version(),
         "versions": library_versions(),
