@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,7 @@ DETECTORS: dict[str, dict[str, object]] = {
     "default": {},
     "atr 2": {"swing_atr": 2.0},
     "atr 3": {"swing_atr": 3.0},
+    "atr 3.5, wide": {"swing_atr": 3.5, "shoulder_tolerance": 1.0},
     "fractal 3": {"swing_model": "fractal"},
     "fractal 5": {"swing_model": "fractal", "fractal_bars": 5},
 }
@@ -107,7 +109,7 @@ def _bars(px: NDArray[np.float64], bar: NDArray[np.int64], noise: float, rng: np
     """OHLC bars of the line through the turns with a Brownian bridge on every leg."""
     sd = noise * LEG / np.sqrt(LEG_BARS * TICKS)
     ticks = [np.array([px[0]])]
-    for (a, b), n in zip(zip(px, px[1:], strict=False), np.diff(bar) * TICKS, strict=True):
+    for (a, b), n in zip(pairwise(px), np.diff(bar) * TICKS, strict=True):
         walk = np.cumsum(rng.normal(0, sd, n))
         share = np.arange(1, n + 1) / n
         ticks.append(a + (b - a) * share + walk - share * walk[-1])
@@ -191,7 +193,7 @@ def main() -> None:
     kept = json.loads(out.read_text()) if out.exists() else {}
     out.parent.mkdir(parents=True, exist_ok=True)
     print(
-        f"{'detector':<12}{'noise':>6}{'planted':>9}{'recall':>8}{'hits':>7}{'doubtful':>10}{'made up':>9}{'precision':>11}"
+        f"{'detector':<16}{'noise':>6}{'planted':>9}{'recall':>8}{'hits':>7}{'doubtful':>10}{'made up':>9}{'precision':>11}"
     )
     for name, detector in DETECTORS.items():
         for noise in NOISES:
@@ -200,7 +202,7 @@ def main() -> None:
             kept[key] = row
             out.write_text(json.dumps(kept, indent=1))
             print(
-                f"{name:<12}{noise:>6}{row['planted']:>9}{row['recall']:>8.3f}{row['hits']:>7}{row['doubtful']:>10}"
+                f"{name:<16}{noise:>6}{row['planted']:>9}{row['recall']:>8.3f}{row['hits']:>7}{row['doubtful']:>10}"
                 f"{row['made_up']:>9}{row['precision']:>11.3f}"
             )
 

@@ -37,7 +37,8 @@ def setup_figure(view: SetupView) -> go.Figure:
     if view.order_block is not None:
         row, low, high = view.order_block
         _ground(figure, row - 0.5, view.entry_row + 0.5, low, high, _SLATE_GROUND)
-        _word(figure, row - 0.5, high if view.side < 0 else low, "order block", SLATE, "left", is_above=view.side < 0)
+        far = low if view.side < 0 else high  # away from the shoulder and its names
+        _word(figure, view.entry_row, far, "order block", SLATE, "right", is_above=view.side > 0)
     draw_candles(figure, view)
     for level in view.levels:
         _level(figure, view, *level)
@@ -84,7 +85,7 @@ def _level(figure: go.Figure, view: SetupView, name: str, px: float, row: int) -
         hovertemplate=f"{name}, level %{{y:,.6~g}}<extra></extra>",
     )  # fmt: skip
     is_with_trend = name == "first break"
-    _word(figure, (start + row) / 2, px, word, colour, "center", is_above=is_with_trend == (view.side < 0))
+    _word(figure, row, px, word, colour, "right", is_above=is_with_trend == (view.side < 0))
 
 
 def _points(figure: go.Figure, view: SetupView) -> None:
