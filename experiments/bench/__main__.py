@@ -7,33 +7,27 @@ import json
 import os
 import platform
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 
 os.environ.setdefault("TQDM_DISABLE", "1")
+BENCHES = ("mixin_cost", "features", "registry", "retrieval", "detection", "statistics")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--only",
-        choices=("mixin_cost", "features", "registry", "retrieval", "statistics"),
+        choices=BENCHES,
         help="run one file of benchmarks",
     )
     parser.add_argument("--out", type=Path, default=Path("results/bench.json"), help="where the JSON goes")
     arguments = parser.parse_args()
     out = arguments.out
-    from experiments.bench import features, mixin_cost, registry, retrieval, statistics
     from qml_plugin.provenance import git_state, library_versions
 
-    benches = {
-        "mixin_cost": mixin_cost,
-        "features": features,
-        "registry": registry,
-        "retrieval": retrieval,
-        "statistics": statistics,
-    }
-    chosen = [benches[arguments.only]] if arguments.only else benches.values()
-    rows = [row for bench in chosen for row in bench.run()]
+    chosen = [arguments.only] if arguments.only else BENCHES
+    rows = [row for name in chosen for row in import_module(f"experiments.bench.{name}").run()]
     print(f"{'benchmark':<64}{'contender':<44}{'cold':>9}{'median':>11} {'unit':<9}{'ratio':>8}  {'target':<16}")
     for row in rows:
         cold = "" if row.cold is None else f"{row.cold:.2f}"

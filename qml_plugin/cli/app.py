@@ -13,6 +13,7 @@ from qml_plugin.cli.features import features_app, warmup
 from qml_plugin.cli.label import label
 from qml_plugin.cli.models import models_app, train
 from qml_plugin.cli.runs import runs_app
+from qml_plugin.cli.setups import setups
 from qml_plugin.cli.similar import similar
 from qml_plugin.cli.terminal import (
     DEFAULT_DB,
@@ -103,6 +104,7 @@ def stats(db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
 
 
 app.command()(similar)
+app.command()(setups)
 app.command()(label)
 app.command()(train)
 app.command()(warmup)

@@ -14,7 +14,7 @@ from qml_plugin.errors import DataError
 from qml_plugin.records import IntArray
 from qml_plugin.report import words
 from qml_plugin.report.reliability import ReliabilityBin
-from qml_plugin.report.views import DecisionCard, EntryView, EquityView, FeatureView, PatternView
+from qml_plugin.report.views import DecisionCard, EntryView, EquityView, FeatureView, PatternView, SetupView
 
 BLUE, ORANGE, SLATE = "#2a7ab9", "#d46a17", "#64748b"
 _GRID, _INK = "#e5e9ef", "#475569"
@@ -142,7 +142,7 @@ def candles_figure(card: EntryView) -> go.Figure:
     n_bars, decision_row = len(card.open), _decision_row(card)
     last_row = n_bars - 1 if card.exit_row is None else card.exit_row
     figure = empty_figure(height=420)
-    _candles(figure, card)
+    draw_candles(figure, card)
     for name, price, colour, dash in (("stop", card.stop_px, ORANGE, "dash"), ("target", card.target_px, BLUE, "dot")):
         if math.isfinite(price):
             is_above = (name == "target") == (card.side > 0)
@@ -150,8 +150,8 @@ def candles_figure(card: EntryView) -> go.Figure:
     _setup(figure, card)
     _markers(figure, card)
     if decision_row + 1 < n_bars:
-        _shade_future(figure, decision_row + 0.5, n_bars - 0.5)
-    _time_axis(figure, card)
+        shade_future(figure, decision_row + 0.5, n_bars - 0.5)
+    time_axis(figure, card)
     figure.update_yaxes(title_text="price")
     return figure
 
@@ -268,13 +268,13 @@ def feature_figure(view: FeatureView) -> go.Figure:
     if len(set(lengths.values())) != 1:
         raise DataError(f"{view.name} has columns of {lengths} bars. Cut all from the same window.")
     figure = empty_figure(height=560)
-    _candles(figure, view)
+    draw_candles(figure, view)
     figure.add_scatter(
         x=np.arange(len(view.values)), y=view.values, yaxis="y2", name=escape(view.name), mode="lines", connectgaps=False,
         line={"color": BLUE, "width": 1.4}, customdata=[isoformat(at) for at in view.opened_at.tolist()],
         hovertemplate="%{customdata}<br>%{y:,.6~g}<extra></extra>",
     )  # fmt: skip
-    _time_axis(figure, view)
+    time_axis(figure, view)
     figure.update_xaxes(fixedrange=False, anchor="y2")
     figure.update_yaxes(title_text="price", domain=[0.42, 1.0])
     below = figure.layout.yaxis.to_plotly_json() | {
@@ -348,7 +348,7 @@ def _decision_row(card: EntryView) -> int:
     return row if row >= 0 else card.entry_row
 
 
-def _candles(figure: go.Figure, view: EntryView | FeatureView) -> None:
+def draw_candles(figure: go.Figure, view: EntryView | FeatureView | SetupView) -> None:
     """Candles side by side by position; rising bars are hollow."""
     figure.add_candlestick(
         x=np.arange(len(view.open)), open=view.open, high=view.high, low=view.low, close=view.close, name="price",
@@ -362,7 +362,7 @@ def _candles(figure: go.Figure, view: EntryView | FeatureView) -> None:
     )  # fmt: skip
 
 
-def _time_axis(figure: go.Figure, view: EntryView | FeatureView) -> None:
+def time_axis(figure: go.Figure, view: EntryView | FeatureView | SetupView) -> None:
     """Positions below, times of some of them as labels."""
     n_bars = len(view.open)
     rows = np.unique(np.linspace(0, n_bars - 1, _N_TICKS).round().astype(int))
@@ -376,7 +376,7 @@ def _time_axis(figure: go.Figure, view: EntryView | FeatureView) -> None:
     )
 
 
-def _tick(view: EntryView | FeatureView, row: int) -> str:
+def _tick(view: EntryView | FeatureView | SetupView, row: int) -> str:
     """Day and month over the hour, or over the year where bars are days."""
     opened = to_datetime(int(view.opened_at[row]))
     is_daily = not np.any(view.opened_at % _DAY_US)
@@ -472,7 +472,7 @@ def _markers(figure: go.Figure, card: EntryView) -> None:
     )  # fmt: skip
 
 
-def _shade_future(figure: go.Figure, start: float, end: float) -> None:
+def shade_future(figure: go.Figure, start: float, end: float) -> None:
     """Grey ground behind the bars that the decision could not see, with a label that says so."""
     figure.add_shape(
         type="rect", x0=start, x1=end, y0=0, y1=1, yref="paper", layer="below", line={"width": 0},

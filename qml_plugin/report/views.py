@@ -266,3 +266,29 @@ class SimilarPage:
     befores: tuple[PathView | None, ...]
     answers: tuple[AnswerView, ...]
     sentences: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SetupView:
+    """A setup that a detector found, in the bars around it.
+
+    Places are rows of the bars; ``entry_row`` is the bar at which it became known. ``points`` are (row, price), ``levels``
+    (name, price, row), ``order_block`` (row, low, high) or None. ``when`` is the stamp of the entry's bar in words.
+    """
+
+    when: str
+    pattern_type: str
+    side: int
+    opened_at: IntArray
+    open: FloatArray
+    high: FloatArray
+    low: FloatArray
+    close: FloatArray
+    entry_row: int
+    points: tuple[tuple[int, float], ...]
+    levels: tuple[tuple[str, float, int], ...]
+    order_block: tuple[int, float, float] | None
+    entry_px: float
+    stop_px: float
+    target_px: float
+    validity_score: float

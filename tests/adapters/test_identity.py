@@ -71,6 +71,9 @@ def test_the_fractional_host_registers_market_prices(goog):
     for a, b in zip(fractional.patterns, plain.patterns, strict=True):
         assert a.entry.stop_px == pytest.approx(b.entry.stop_px, rel=1e-12)
         assert a.features == pytest.approx(b.features, rel=1e-6, abs=1e-9, nan_ok=True)
+        assert [one.px for one in a.entry.setup.levels] == pytest.approx([one.px for one in b.entry.setup.levels])
+        zones = [(one.low_px, one.high_px) for one in (a.entry.setup.order_block, b.entry.setup.order_block) if one]
+        assert not zones or zones[0] == pytest.approx(zones[1])
 
 
 def test_results_pickle(goog):

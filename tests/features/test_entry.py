@@ -14,7 +14,7 @@ from qml_plugin.features.catalogue import N_BUILT_IN
 from qml_plugin.features.entry import ORDER_NAMES, SETUP_NAMES
 from qml_plugin.features.series import SERIES
 from qml_plugin.features.user import remove_user_feature
-from qml_plugin.records import Entry, Point, Setup
+from qml_plugin.records import Entry, Level, Point, Setup, Zone
 
 from .data import cut, flat_bars, make_bars, scaled
 
@@ -326,3 +326,15 @@ def test_impossible_places_and_prices_are_refused():
     for last in (AT + 1, -1):
         with pytest.raises(DataError, match=f"the last entry is at bar {last}, this one at bar 1040"):
             values(make_entry(), last=last)
+
+
+def test_levels_and_order_blocks_of_the_future_are_refused():
+    entry = make_entry()
+    late = dataclasses.replace(entry.setup, levels=(Level("sweep", 100.0, AT + 1),))
+    with pytest.raises(
+        LookAheadError, match=f"the sweep of a setup lies at bar {AT + 1}, but the entry is at bar {AT}"
+    ):
+        entry_features(MARKET, dataclasses.replace(entry, setup=late))
+    late = dataclasses.replace(entry.setup, order_block=Zone(99.0, 100.0, AT + 1))
+    with pytest.raises(LookAheadError, match="the order block of a setup lies at bar"):
+        entry_features(MARKET, dataclasses.replace(entry, setup=late))

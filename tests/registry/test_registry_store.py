@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from qml_plugin.clock import from_datetime
 from qml_plugin.errors import DataError, RegistryError
-from qml_plugin.records import Neighbour
+from qml_plugin.records import Level, Neighbour, Zone
 from qml_plugin.registry import PatternRegistry
 from qml_plugin.registry.run_rows import params_hash
 from qml_plugin.registry.schema import VERSION_TABLE, metadata
@@ -76,6 +76,18 @@ def test_times_come_back_to_the_microsecond(moment):
     assert stored["detection_time"].tzinfo is None
     assert from_datetime(stored["detection_time"]) == known.known_at[0] == known.resolved_at[0] == moment
     assert from_datetime(registry.get_runs()[0]["started_at"]) == moment
+
+
+def test_what_else_a_detector_saw_is_kept_and_left_out_where_it_saw_nothing(registry):
+    block = Zone(98.5, 99.75, 2)
+    seen = replace(make_setup(), levels=(Level("change of character", 99.0, 5),), order_block=block)
+    patterns = [make_pattern(bar=7, setup=seen), make_pattern(bar=8, setup=make_setup())]
+    save(registry, patterns)
+    full, plain = (registry.get_pattern(pattern.pattern_id)["setup"] for pattern in patterns)
+    assert full["levels"] == [{"name": "change of character", "px": 99.0, "bar": 5}]
+    assert full["order_block"] == {"low_px": 98.5, "high_px": 99.75, "bar": 2}
+    assert set(full) - set(plain) == {"levels", "order_block"}
+    assert plain["points"] == full["points"]
 
 
 def test_a_pattern_has_the_documented_columns(registry):
