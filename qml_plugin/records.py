@@ -205,6 +205,13 @@ class Decision:
     def is_taken(self) -> bool:
         return self.action != "skip"
 
+    @property
+    def judgement(self) -> str:
+        """What the gate thought of the entry, done or not: ``"take"``, ``"skip"``, or ``"abstain"`` if it could not judge."""
+        if self.reason == "record_only" or self.reason.endswith("(fail_closed)"):
+            return "abstain"
+        return "skip" if self.reason.startswith("would_skip:") else self.action
+
     def explain(self) -> Explanation:
         """Everything that led to the decision: ``.data`` for programs, ``str()`` of it for people."""
         code, _, detail = self.reason.partition(":")
@@ -322,6 +329,30 @@ class Run:
     snapshot_sha256: str | None = None
     parent_run_id: str | None = None
     error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrialEntries:
+    """The entries of one finished run as columns, sorted by (``known_at``, ``pattern_id``): what is put on trial.
+
+    ``action`` is what the gate thought, done or not: ``"take"``, ``"skip"`` or ``"abstain"``. ``r_multiple`` is NaN while an
+    entry is open, or where a person labelled it ``"ignore"``; ``is_win`` obeys a label given by hand. ``return_frac`` is in
+    fractions of what an entry cost: where ``returns_of`` is ``"trades"``, of the real trades after costs, 0 where none came about;
+    where it is ``"barriers"``, because trades that were skipped have none, of the barrier outcomes before costs.
+    """
+
+    name: str
+    pattern_id: tuple[str, ...]
+    known_at: IntArray
+    action: tuple[str, ...]
+    confidence: FloatArray
+    r_multiple: FloatArray
+    is_win: NDArray[np.bool_]
+    return_frac: FloatArray
+    returns_of: str
+
+    def __len__(self) -> int:
+        return len(self.pattern_id)
 
 
 @dataclass(frozen=True, slots=True)

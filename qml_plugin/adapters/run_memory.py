@@ -26,8 +26,9 @@ from qml_plugin.features import CATALOGUE
 from qml_plugin.features.catalogue import difference
 from qml_plugin.gate.predictor import XGBoostPredictor
 from qml_plugin.memory import PatternMemory
-from qml_plugin.records import Decision, Entry, FloatArray, KnownPatterns, Pattern, Run, Setup
+from qml_plugin.records import Decision, Entry, FloatArray, KnownPatterns, Pattern, Run, Setup, TrialEntries
 from qml_plugin.registry import PatternRegistry, Snapshot
+from qml_plugin.registry.trial_rows import rows_of_run, trial_entries
 
 _METRICS = {
     "Return [%]": ("return_frac", 0.01),
@@ -214,6 +215,12 @@ class RunMemory:
                 )
             )
         return pd.DataFrame(rows, columns=_TABLE)
+
+    def trial_entries(self) -> TrialEntries:
+        """Its entries, what the gate thought of them and what became of them: `gate.gate_trial` reads this of a run."""
+        if self._memory is not None:
+            raise LookAheadError("a trial reads outcomes, so there is one after the run only.")
+        return trial_entries(f"run {self.run.run_id}", rows_of_run(self.patterns, self.decisions))
 
     def enter(self, side: int, place: Callable[..., Any], order: dict[str, Any]) -> Any:
         """Pass an order that only closes; register, decide and perhaps skip one that opens."""

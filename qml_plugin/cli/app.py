@@ -27,6 +27,7 @@ from qml_plugin.cli.terminal import (
     say,
     telling_of_compilation,
 )
+from qml_plugin.cli.trial import trial
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -103,6 +104,7 @@ def stats(db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
 
 
 app.command()(similar)
+app.command()(trial)
 app.command()(label)
 app.command()(train)
 app.command()(warmup)
