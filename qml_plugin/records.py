@@ -184,7 +184,8 @@ class Decision:
     ``action`` is ``"take"``, ``"skip"`` or ``"abstain"`` (the entry passes unjudged). ``confidence`` is the calibrated
     P(win), None where no model could speak, and ``low`` and ``high`` its 90 % interval; ``base_rate`` is the share of
     wins among the patterns known then, half a win and half a loss added. ``contributions`` are the largest XGBoost
-    contributions in log-odds. ``bucket`` is what became of past entries of a like confidence.
+    contributions in log-odds. ``bucket`` is what became of past entries of a like confidence. ``risk_frac`` is
+    the share of the equity to put at risk, None where the size does not follow the confidence.
     """
 
     pattern_id: str
@@ -200,6 +201,7 @@ class Decision:
     low: float | None = None
     high: float | None = None
     bucket: Bucket | None = None
+    risk_frac: float | None = None
 
     @property
     def is_taken(self) -> bool:
@@ -228,6 +230,7 @@ class Decision:
             "threshold": self.threshold,
             "model": self.model,
             "n_known": self.n_known,
+            "risk_frac": self.risk_frac,
             "bucket": None if self.bucket is None else asdict(self.bucket),
             "contributions": [{"feature": name, "log_odds": value} for name, value in self.contributions],
             "neighbours": [asdict(neighbour) for neighbour in self.neighbours],
@@ -262,6 +265,8 @@ class Explanation:
                 f"of {bucket['n']} past entries with P(win) {bucket['low']:.3f} to {bucket['high']:.3f}, "
                 f"{bucket['win_frac']:.1%} won"
             )
+        if data["risk_frac"] is not None:
+            lines.append(f"{data['risk_frac']:.2%} of the equity to be put at risk")
         if near := data["neighbours"]:
             won = sum(neighbour["is_win"] for neighbour in near)
             mean_r = sum(neighbour["r_multiple"] for neighbour in near) / len(near)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from qml_plugin import __version__
+from qml_plugin.cli.decisions import decisions
 from qml_plugin.cli.features import features_app, warmup
 from qml_plugin.cli.label import label
 from qml_plugin.cli.models import models_app, train
@@ -104,6 +105,7 @@ def stats(db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
 
 
 app.command()(similar)
+app.command()(decisions)
 app.command()(trial)
 app.command()(label)
 app.command()(train)
