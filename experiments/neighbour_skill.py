@@ -3,8 +3,8 @@
 Two gates walk through the same entries. Both refit on the same schedule and are judged by the same prequential scores;
 the one has the neighbour features of each entry as inputs, searched as of its own moment under the scaler of the epoch,
 as `PatternMemory` does, and the other has not. Compared are, over all entries that both scored, whatever the gate would
-have done with them: the Brier skill against the base rate known at the time, the log loss saved against it, and the area
-under the ROC curve. Standard errors come from blocks of 50 entries, and of worlds from the worlds.
+have done with them: the Brier skill against the base rate known at the time, the log loss saved against it in nats an
+entry, and the area under the ROC curve of the log-odds relative to that base rate. Standard errors come from blocks of 50 entries, and of worlds from the worlds.
 
 Run ``python -m experiments.neighbour_skill [folder of parquet files]``, on GOOG and EURUSD and what the folder holds. ``--worlds``
 says how many made-up worlds of each kind are added, ``--most-entries`` how many entries of a data set are walked through,
@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from scipy.special import logit
 from scipy.stats import rankdata
 
 from experiments.gate_worlds import FRESH_SEED, KINDS, make_world
@@ -174,7 +175,7 @@ def _scores_of(p: np.ndarray, base: np.ndarray, win: np.ndarray) -> np.ndarray:
     skill = 1 - ((p - win) ** 2).mean() / ((base - win) ** 2).mean()
     saved = np.mean(win * np.log(p / base) + (1 - win) * np.log((1 - p) / (1 - base)))
     n_wins = win.sum()
-    ranked = rankdata(p)
+    ranked = rankdata(np.round(logit(p) - logit(base), 9))  # what moved the base rate, which drifts
     auc = (ranked[win > 0].sum() - n_wins * (n_wins + 1) / 2) / max(n_wins * (len(win) - n_wins), 1)
     return np.array([skill, saved, auc])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -239,7 +240,8 @@ class RunMemory:
         decision = memory.decide(entry)
         if decision.is_taken:
             try:
-                return place(**{**order, "tag": EntryTag(entry.pattern_id, order.get("tag"))})
+                size = self._size(side, order, entry, decision)
+                return place(**{**order, **size, "tag": EntryTag(entry.pattern_id, order.get("tag"))})
             except BaseException:
                 if is_new:
                     memory.withdraw(entry.pattern_id)
@@ -308,6 +310,15 @@ class RunMemory:
             setup=_rescaled(tag, unit) if isinstance(tag, Setup) else None,
             rule=self._settings.barriers,
         )
+
+    def _size(self, side: int, order: Mapping[str, Any], entry: Entry, decision: Decision) -> dict[str, float]:
+        """The size that the confidence allows, where that is less than the order asked for; nothing otherwise."""
+        if decision.risk_frac is None or self._settings.policy.mode != "gate" or not order.get("sl"):
+            return {}
+        broker = self._broker
+        risk_px = abs(entry.reference_px - entry.stop_px) * self._px_unit
+        allowed = decision.risk_frac * broker.equity / risk_px if risk_px > 0 else math.inf
+        return closing.smaller_size(broker, side, order, allowed)
 
     def _trade_returns(self) -> dict[str, float | None]:
         """Size-weighted return of each entry's trades after costs; None while a part of it is open."""

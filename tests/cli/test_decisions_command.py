@@ -59,7 +59,8 @@ def test_one_decision_is_explained_in_text_and_data(qml, url, run_id, scored):
     assert "nearest past patterns" in text
     assert "XGBoost, log-odds: " in text
     assert "What became of it, not known then: a " in text
-    assert out.count("GOOG 1d") == 1 and out.count("MovingAverageCross") == 11
+    assert out.count("GOOG 1d") == 1
+    assert out.count("MovingAverageCross") == 11
     data = strict(qml("decisions", run_id, scored, "--db", url, "--json")[1])
     assert data == {"run_id": run_id} | decision.explain().data
 
