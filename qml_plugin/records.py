@@ -205,7 +205,8 @@ class Decision:
     ``action`` is ``"take"``, ``"skip"`` or ``"abstain"`` (the entry passes unjudged). ``confidence`` is the calibrated
     P(win), None where no model could speak, and ``low`` and ``high`` its 90 % interval; ``base_rate`` is the share of
     wins among the patterns known then, half a win and half a loss added. ``contributions`` are the largest XGBoost
-    contributions in log-odds. ``bucket`` is what became of past entries of a like confidence.
+    contributions in log-odds. ``bucket`` is what became of past entries of a like confidence. ``risk_frac`` is
+    the share of the equity to put at risk, None where the size does not follow the confidence.
     """
 
     pattern_id: str
@@ -221,10 +222,18 @@ class Decision:
     low: float | None = None
     high: float | None = None
     bucket: Bucket | None = None
+    risk_frac: float | None = None
 
     @property
     def is_taken(self) -> bool:
         return self.action != "skip"
+
+    @property
+    def judgement(self) -> str:
+        """What the gate thought of the entry, done or not: ``"take"``, ``"skip"``, or ``"abstain"`` if it could not judge."""
+        if self.reason == "record_only" or self.reason.endswith("(fail_closed)"):
+            return "abstain"
+        return "skip" if self.reason.startswith("would_skip:") else self.action
 
     def explain(self) -> Explanation:
         """Everything that led to the decision: ``.data`` for programs, ``str()`` of it for people."""
@@ -242,6 +251,7 @@ class Decision:
             "threshold": self.threshold,
             "model": self.model,
             "n_known": self.n_known,
+            "risk_frac": self.risk_frac,
             "bucket": None if self.bucket is None else asdict(self.bucket),
             "contributions": [{"feature": name, "log_odds": value} for name, value in self.contributions],
             "neighbours": [asdict(neighbour) for neighbour in self.neighbours],
@@ -276,6 +286,8 @@ class Explanation:
                 f"of {bucket['n']} past entries with P(win) {bucket['low']:.3f} to {bucket['high']:.3f}, "
                 f"{bucket['win_frac']:.1%} won"
             )
+        if data["risk_frac"] is not None:
+            lines.append(f"{data['risk_frac']:.2%} of the equity to be put at risk")
         if near := data["neighbours"]:
             won = sum(neighbour["is_win"] for neighbour in near)
             mean_r = sum(neighbour["r_multiple"] for neighbour in near) / len(near)
@@ -343,6 +355,30 @@ class Run:
     snapshot_sha256: str | None = None
     parent_run_id: str | None = None
     error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrialEntries:
+    """The entries of one finished run as columns, sorted by (``known_at``, ``pattern_id``): what is put on trial.
+
+    ``action`` is what the gate thought, done or not: ``"take"``, ``"skip"`` or ``"abstain"``. ``r_multiple`` is NaN while an
+    entry is open, or where a person labelled it ``"ignore"``; ``is_win`` obeys a label given by hand. ``return_frac`` is in
+    fractions of what an entry cost: where ``returns_of`` is ``"trades"``, of the real trades after costs, 0 where none came about;
+    where it is ``"barriers"``, because trades that were skipped have none, of the barrier outcomes before costs.
+    """
+
+    name: str
+    pattern_id: tuple[str, ...]
+    known_at: IntArray
+    action: tuple[str, ...]
+    confidence: FloatArray
+    r_multiple: FloatArray
+    is_win: NDArray[np.bool_]
+    return_frac: FloatArray
+    returns_of: str
+
+    def __len__(self) -> int:
+        return len(self.pattern_id)
 
 
 @dataclass(frozen=True, slots=True)

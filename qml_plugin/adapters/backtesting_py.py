@@ -51,6 +51,13 @@ class PatternMixin:
         Whether all entries of the run teach, or only those that were not skipped.
     cost_r : float, R, default=0
         Cost of an entry in units of planned risk, which barrier outcomes do not hold; the threshold is net of it.
+    kelly_fraction : float, 0..1, optional
+        Lets the size follow the confidence. An entry that the active gate takes, and whose order has a stop (``sl=``), puts
+        at most this share of the Kelly stake of the equity at risk; its size is never above what the order asked for, and at
+        least one unit. An entry that deserves no stake is skipped. Where the gate abstains, sizes stay the strategy's own.
+        Such as 0.25; None, the default, never touches a size.
+    risk_cap_frac : float, 0..1, default=0.02
+        The most of the equity that `kelly_fraction` ever puts at risk with one entry.
     gate_model : {"auto", "logistic", "xgboost", "frozen"}, default="auto"
         The ladder, a learner to insist on, or ``"frozen"``: the registry's active model for this strategy and timeframe
         decides, refuses entries from before its ``trained_through``, and the run does not start without it.
@@ -84,6 +91,8 @@ class PatternMixin:
     on_abstain: str = "fail_open"
     teachers: str = "shadow"
     cost_r: float = 0.0
+    kelly_fraction: float | None = None
+    risk_cap_frac: float = 0.02
     gate_model: str = "auto"
     n_neighbours: int = 10
     seed: int = 0

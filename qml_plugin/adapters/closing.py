@@ -18,6 +18,24 @@ def units_asked(broker: Any, side: int, size: float) -> int:
     )
 
 
+def smaller_size(broker: Any, side: int, order: Mapping[str, Any], units: float) -> dict[str, float]:
+    """The size of an order that opens at most `units`, at least one; nothing where the order asks for no more than that.
+
+    What the order closes first comes on top. A size that is a fraction of the margin stays one, so that a gap before the
+    fill costs units and not the whole order.
+    """
+    size = abs(float(order.get("size", Strategy._FULL_EQUITY)))
+    if broker._exclusive_orders:  # everything open is closed before the fill
+        closing, whole = 0, broker.equity * broker._leverage * size // broker._adjusted_price(side)
+        asked = int(size) if size >= 1 else int(whole)
+    else:
+        closing, asked = units_to_close(broker, side), units_asked(broker, side, size)
+    wanted = closing + max(1, int(min(units, asked)))
+    if wanted >= asked:
+        return {}
+    return {"size": float(wanted)} if size >= 1 else {"size": size * (wanted + 0.5) / asked}
+
+
 def units_to_close(broker: Any, side: int) -> int:
     """Units of open trades against `side` that the orders already queued for the next price do not close."""
     if broker._hedging:

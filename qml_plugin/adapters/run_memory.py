@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -26,8 +27,9 @@ from qml_plugin.features import CATALOGUE
 from qml_plugin.features.catalogue import difference
 from qml_plugin.gate.predictor import XGBoostPredictor
 from qml_plugin.memory import PatternMemory
-from qml_plugin.records import Decision, Entry, FloatArray, KnownPatterns, Pattern, Run, Setup
+from qml_plugin.records import Decision, Entry, FloatArray, KnownPatterns, Pattern, Run, Setup, TrialEntries
 from qml_plugin.registry import PatternRegistry, Snapshot
+from qml_plugin.registry.trial_rows import rows_of_run, trial_entries
 
 _METRICS = {
     "Return [%]": ("return_frac", 0.01),
@@ -215,6 +217,12 @@ class RunMemory:
             )
         return pd.DataFrame(rows, columns=_TABLE)
 
+    def trial_entries(self) -> TrialEntries:
+        """Its entries, what the gate thought of them and what became of them: `gate.gate_trial` reads this of a run."""
+        if self._memory is not None:
+            raise LookAheadError("a trial reads outcomes, so there is one after the run only.")
+        return trial_entries(f"run {self.run.run_id}", rows_of_run(self.patterns, self.decisions))
+
     def enter(self, side: int, place: Callable[..., Any], order: dict[str, Any]) -> Any:
         """Pass an order that only closes; register, decide and perhaps skip one that opens."""
         broker, memory = self._broker, self._walk
@@ -232,7 +240,8 @@ class RunMemory:
         decision = memory.decide(entry)
         if decision.is_taken:
             try:
-                return place(**{**order, "tag": EntryTag(entry.pattern_id, order.get("tag"))})
+                size = self._size(side, order, entry, decision)
+                return place(**{**order, **size, "tag": EntryTag(entry.pattern_id, order.get("tag"))})
             except BaseException:
                 if is_new:
                     memory.withdraw(entry.pattern_id)
@@ -301,6 +310,15 @@ class RunMemory:
             setup=_rescaled(tag, unit) if isinstance(tag, Setup) else None,
             rule=self._settings.barriers,
         )
+
+    def _size(self, side: int, order: Mapping[str, Any], entry: Entry, decision: Decision) -> dict[str, float]:
+        """The size that the confidence allows, where that is less than the order asked for; nothing otherwise."""
+        if decision.risk_frac is None or self._settings.policy.mode != "gate" or not order.get("sl"):
+            return {}
+        broker = self._broker
+        risk_px = abs(entry.reference_px - entry.stop_px) * self._px_unit
+        allowed = decision.risk_frac * broker.equity / risk_px if risk_px > 0 else math.inf
+        return closing.smaller_size(broker, side, order, allowed)
 
     def _trade_returns(self) -> dict[str, float | None]:
         """Size-weighted return of each entry's trades after costs; None while a part of it is open."""

@@ -54,9 +54,7 @@ class Settings:
         if is_frozen and strategy.min_confidence is None:
             raise DataError("gate_model 'frozen' skips below min_confidence, which is None. Set it, such as 0.45.")
         check_rule(strategy.barriers)
-        minimum = strategy.min_confidence
-        if isinstance(minimum, float) and math.isnan(minimum):  # how the host's optimizer hands None back
-            minimum = None
+        minimum = _none_for_nan(strategy.min_confidence)
         return cls(
             symbol=symbol,
             timeframe=strategy.timeframe,
@@ -73,6 +71,8 @@ class Settings:
                 on_abstain=strategy.on_abstain,
                 teachers=strategy.teachers,
                 cost_r=strategy.cost_r,
+                kelly_fraction=_none_for_nan(strategy.kelly_fraction),
+                risk_cap_frac=strategy.risk_cap_frac,
             ),
             is_frozen=is_frozen,
         )
@@ -80,6 +80,10 @@ class Settings:
     def as_dict(self) -> dict[str, object]:
         """What determines decisions; the registry's place does not."""
         policy, rule = self.policy, self.barriers
+        # Left out where sizes are the strategy's own, so that such runs keep the ids that they have always had.
+        sizing: dict[str, object] = {}
+        if policy.kelly_fraction is not None:
+            sizing = {"kelly_fraction": policy.kelly_fraction, "risk_cap_frac": policy.risk_cap_frac}
         return {
             "mode": policy.mode,
             "gate_model": "frozen" if self.is_frozen else policy.model,
@@ -92,4 +96,10 @@ class Settings:
             "seed": policy.seed,
             "barriers": f"barrier(stop={rule.stop_atr!r}atr,target={rule.target_atr!r}atr,max={rule.max_bars}bars)",
             "bar_label": self.bar_label,
+            **sizing,
         }
+
+
+def _none_for_nan(value: Any) -> Any:
+    """None, where the host's optimizer hands it back as NaN."""
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from qml_plugin import __version__
+from qml_plugin.cli.decisions import decisions
 from qml_plugin.cli.features import features_app, warmup
 from qml_plugin.cli.label import label
 from qml_plugin.cli.models import models_app, train
@@ -28,6 +29,7 @@ from qml_plugin.cli.terminal import (
     say,
     telling_of_compilation,
 )
+from qml_plugin.cli.trial import trial
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -105,6 +107,8 @@ def stats(db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
 
 app.command()(similar)
 app.command()(setups)
+app.command()(decisions)
+app.command()(trial)
 app.command()(label)
 app.command()(train)
 app.command()(warmup)

@@ -84,4 +84,10 @@ def decision_card(
         r_multiple=outcome.r_multiple if outcome else None,
         neighbours=neighbours,
         contributions=decision.contributions,
+        confidence_low=decision.low,
+        confidence_high=decision.high,
+        base_rate=decision.base_rate,
+        n_known=decision.n_known,
+        bucket=decision.bucket,
+        risk_frac=decision.risk_frac,
     )

@@ -8,7 +8,7 @@ from qml_plugin.gate.evidence import Evidence, Requirements, Verdict
 from qml_plugin.gate.online import GateSettings, Judgement, OnlineGate, schedule_size
 from qml_plugin.gate.sizing import kelly_risk_frac
 from qml_plugin.gate.threshold import best_threshold, break_even_confidence, expected_r
-from qml_plugin.gate.trial import GateTrial, gate_trial
+from qml_plugin.gate.trial import GateTrial, TrialRun, gate_trial
 from qml_plugin.gate.walk_forward import WalkForwardGate
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Judgement",
     "OnlineGate",
     "Requirements",
+    "TrialRun",
     "Verdict",
     "WalkForwardGate",
     "best_threshold",

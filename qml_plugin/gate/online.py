@@ -119,6 +119,7 @@ class OnlineGate:
         self._group: list[str] = []
         self._confidence: list[float] = []
         self._n_wins = [0]
+        self._sum_r = {True: 0.0, False: 0.0}
         self._fitted_size = 0
         self._distances: FloatArray = np.empty(0)
         self._longest_silence = 0
@@ -183,6 +184,19 @@ class OnlineGate:
         self._group.append(group)
         self._confidence.append(confidence)
         self._n_wins.append(self._n_wins[-1] + is_win)
+        self._sum_r[is_win] += self._r_multiple[-1]
+
+    @property
+    def payoff(self) -> tuple[float, float] | None:
+        """Mean gain of the wins learnt and mean loss of the losses, in R net of costs.
+
+        None below 10 of each, or where wins did not gain or losses did not lose.
+        """
+        n_wins, n_losses = self._n_wins[-1], len(self) - self._n_wins[-1]
+        if min(n_wins, n_losses) < _FEWEST_OF_A_CLASS:
+            return None
+        win_r, loss_r = self._sum_r[True] / n_wins, -self._sum_r[False] / n_losses
+        return (win_r, loss_r) if win_r > 0 and loss_r > 0 else None
 
     def base_rate(self, as_of: int) -> float:
         """Share of wins among the outcomes learnt that had resolved by `as_of`, half a win and half a loss added."""

@@ -45,6 +45,7 @@ class Past:
         self._read = 0
         self._rows: list[Resolved] = []
         self._n_neighbours = policy.n_neighbours
+        self._deadline_s = policy.deadline_s
         self._epoch_size = 0
         self._scaler: Scaler | None = None
         self._scaler_id: str | None = None
@@ -101,16 +102,17 @@ class Past:
 
     def neighbours(
         self, features: NDArray[np.float32], side: int, as_of: int
-    ) -> tuple[tuple[Neighbour, ...], FloatArray]:
-        """The nearest resolved patterns of the same side, and their summary as model inputs."""
+    ) -> tuple[tuple[Neighbour, ...], FloatArray, bool]:
+        """The nearest resolved patterns of the same side, their summary as model inputs, and whether the deadline cut it short."""
         if self._scaler is None:
-            return (), _summary([], np.empty(0))
-        found, distances = self._nearest(self._scaler.transform(features[None, :])[0], side, as_of, self._n_neighbours)
+            return (), _summary([], np.empty(0)), False
+        vector = self._scaler.transform(features[None, :])[0]
+        found, distances, is_late = self._nearest(vector, side, as_of, self._n_neighbours)
         neighbours = tuple(
             Neighbour(row.pattern_id, float(distance), row.resolved_at, row.is_win, row.r_multiple)
             for row, distance in zip(found, distances, strict=True)
         )
-        return neighbours, _summary(found, distances)
+        return neighbours, _summary(found, distances), is_late
 
     def _from_snapshot(self, i: int) -> Resolved:
         snapshot = self._snapshot
@@ -136,11 +138,16 @@ class Past:
                 resolved_at = [self._rows[place].resolved_at for place in places]
                 store.add(vectors[own], ids=places, resolved_at=resolved_at, scaler_id=self._scaler_id)
 
-    def _nearest(self, vector: NDArray[np.float32], side: int, as_of: int, k: int) -> tuple[list[Resolved], FloatArray]:
+    def _nearest(
+        self, vector: NDArray[np.float32], side: int, as_of: int, k: int
+    ) -> tuple[list[Resolved], FloatArray, bool]:
         if side not in self._stores:
-            return [], np.empty(0)
-        hits = self._stores[side].search(vector, as_of=as_of, k=k, scaler_id=self._scaler_id)
-        return [self._rows[place] for place in hits.ids], hits.distances
+            return [], np.empty(0), False
+        hits = self._stores[side].search(
+            vector, as_of=as_of, k=k, scaler_id=self._scaler_id, deadline_s=self._deadline_s
+        )
+        is_late = hits.coverage < 1 or len(hits) < min(k, hits.n_eligible)
+        return [self._rows[place] for place in hits.ids], hits.distances, is_late
 
     def _training_inputs(self, rows: Sequence[Resolved], vectors: NDArray[np.float32], k: int) -> NDArray[np.float32]:
         """Features, side and neighbour summaries, each row's neighbours as of the moment it was decided."""

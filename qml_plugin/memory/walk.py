@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from qml_plugin.errors import DataError, FeatureMismatch, LookAheadError
 from qml_plugin.features import CATALOGUE, MarketFeatures, entry_features
 from qml_plugin.features.catalogue import difference
 from qml_plugin.features.kernels import wilder_atr
-from qml_plugin.gate import Judgement
+from qml_plugin.gate import Judgement, kelly_risk_frac
 from qml_plugin.gate.predictor import XGBoostPredictor
 from qml_plugin.labels.outcomes import barrier_outcome, barriers_for, fill_bar, last_resolving_bar
 from qml_plugin.memory.past import NEIGHBOUR_FEATURES, Past, Resolved
@@ -45,6 +46,13 @@ class PatternMemory:
     frozen : XGBoostPredictor, optional
         A model that was trained once and decides in the place of the gate: below ``policy.min_confidence`` an entry is
         skipped.
+
+    Attributes
+    ----------
+    decisions : dict of str to Decision
+        By pattern id, in time order.
+    n_late : int
+        How many entries had the search of their neighbours cut short by ``policy.deadline_s``.
 
     Point in time
     -------------
@@ -86,6 +94,7 @@ class PatternMemory:
             )
         self._frozen = frozen
         self.decisions: dict[str, Decision] = {}
+        self.n_late = 0
         self._entries: dict[str, tuple[Entry, FloatArray]] = {}
         self._open: dict[str, Entry] = {}
         self._outcomes: dict[str, Outcome] = {}
@@ -303,12 +312,13 @@ class PatternMemory:
 
     def _score(self, entry: Entry, features: FloatArray) -> Decision:
         past = self._past
-        neighbours, similar = past.neighbours(features.astype(np.float32), entry.side, entry.known_at)
+        neighbours, similar, is_late = past.neighbours(features.astype(np.float32), entry.side, entry.known_at)
         if self._frozen is not None:
             return self._score_frozen(self._frozen, entry, features, neighbours)
         row = np.concatenate([features, [entry.side], similar]).astype(np.float32)
         nearest = neighbours[0].distance if neighbours else math.nan
-        said = past.gate.judge(row, entry.known_at, distance=nearest)
+        said = self._staked(past.gate.judge(row, entry.known_at, distance=nearest, is_late=is_late))
+        self.n_late += is_late
         action, reason = self._allowed(said)
         model = past.gate.model
         if model is None:
@@ -327,6 +337,7 @@ class PatternMemory:
             low=said.low,
             high=said.high,
             bucket=said.bucket,
+            risk_frac=self._risk_frac(said),
         )
 
     def _score_frozen(
@@ -346,8 +357,8 @@ class PatternMemory:
             action, reason = "take", f"confident: {confidence:.3f} >= {threshold:.3f}"
         else:
             action, reason = "skip", f"unconvinced: {confidence:.3f} < {threshold:.3f}"
-        said = Judgement(
-            action, reason, confidence, threshold=threshold, base_rate=frozen.card.base_rate, model="frozen"
+        said = self._staked(
+            Judgement(action, reason, confidence, threshold=threshold, base_rate=frozen.card.base_rate, model="frozen")
         )
         action, reason = self._allowed(said)
         return Decision(
@@ -360,7 +371,23 @@ class PatternMemory:
             model="frozen",
             n_known=len(self._past),
             neighbours=neighbours,
+            risk_frac=self._risk_frac(said),
         )
+
+    def _risk_frac(self, said: Judgement) -> float | None:
+        """Share of equity that an entry which the gate takes is to put at risk; None where sizes do not follow confidence."""
+        fraction, payoff = self.policy.kelly_fraction, self._past.gate.payoff
+        if fraction is None or payoff is None or said.action != "take":
+            return None
+        return float(kelly_risk_frac(said.confidence, *payoff, fraction=fraction, cap_frac=self.policy.risk_cap_frac))
+
+    def _staked(self, said: Judgement) -> Judgement:
+        """What the gate said, but that an entry which deserves no stake is skipped."""
+        if self._risk_frac(said) != 0:
+            return said
+        win_r, loss_r = self._past.gate.payoff or (math.nan, math.nan)
+        reason = f"no_stake: P(win) {said.confidence:.3f}, wins of {win_r:.2f} R and losses of {loss_r:.2f} R"
+        return replace(said, action="skip", reason=reason)
 
     def _allowed(self, said: Judgement) -> tuple[str, str]:
         """Action and reason of what the gate said; in the mode shadow nothing is skipped."""

@@ -15,10 +15,11 @@ from qml_plugin.bars import Bars, bars_from_frame
 from qml_plugin.clock import from_datetime, isoformat
 from qml_plugin.errors import DataError
 from qml_plugin.processes import Process
-from qml_plugin.records import FloatArray, Run
+from qml_plugin.records import Decision, FloatArray, Run, TrialEntries
 from qml_plugin.registry.connection import Database
-from qml_plugin.registry.run_rows import Row, parsed_run, returns_row, run_row
+from qml_plugin.registry.run_rows import Row, parsed_decision, parsed_run, returns_row, run_row
 from qml_plugin.registry.schema import experiments, git_diffs, run_decisions, run_returns
+from qml_plugin.registry.trial_rows import stored_rows, trial_entries
 
 _RUNS = experiments.c
 # A run on a host that cannot be seen from here counts as dead when it has been silent for this long.
@@ -185,6 +186,68 @@ class RunLedger:
         query = sa.select(run_decisions).where(run_decisions.c.run_id == run_id).order_by(run_decisions.c.pattern_id)
         with self._database.read() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
+
+    def get_decision(self, run_id: str, pattern_id: str) -> Decision:
+        """One decision of a run, as it was made.
+
+        Parameters
+        ----------
+        run_id, pattern_id : str
+            The ids, or their first characters where no other begins with them.
+
+        Returns
+        -------
+        Decision
+            ``low``, ``high`` and ``bucket`` are None where it was recorded before schema 0004.
+
+        Raises
+        ------
+        DataError
+            If there is no such run or no such decision in it, or there are several.
+        """
+        run = self.get_run(run_id)
+        begins = run_decisions.c.pattern_id.startswith(pattern_id, autoescape=True)
+        query = sa.select(run_decisions).where(run_decisions.c.run_id == run["run_id"], begins)
+        found = []
+        if pattern_id and pattern_id.isprintable() and len(pattern_id) <= _LONGEST_ID:
+            with self._database.read() as connection:
+                found = list(connection.execute(query.order_by(run_decisions.c.pattern_id).limit(3)).mappings())
+        found = [row for row in found if row["pattern_id"] == pattern_id] or found
+        if not found:
+            raise DataError(
+                f"run {run['run_id']} decided no pattern {pattern_id[:_LONGEST_ID]!a}. `qml decisions RUN_ID` names those that it did."
+            )
+        if len(found) > 1:
+            several = ", ".join(row["pattern_id"] for row in found)
+            raise DataError(f"pattern {pattern_id!r} is not one pattern: {several} … begin so. Give more of the id.")
+        return parsed_decision(found[0])
+
+    def trial_entries(self, run_id: str) -> TrialEntries:
+        """The entries of a run with what the gate thought of them and what became of them, for `gate.gate_trial`.
+
+        Parameters
+        ----------
+        run_id : str
+            The id, or its first characters where no other run's id begins with them.
+
+        Returns
+        -------
+        TrialEntries
+            What the run itself gives after it has ended, but that labels given by hand count.
+
+        Point in time
+        -------------
+        Reads outcomes on purpose: it is for judging a finished run.
+
+        Raises
+        ------
+        DataError
+            If there is no such run, it decided nothing, or it was made in the mode ``"record"``.
+        """
+        run = self.get_run(run_id)
+        with self._database.read() as connection:
+            rows = stored_rows(connection, run["run_id"])
+        return trial_entries(f"run {run['run_id']}", rows)
 
     def get_returns(self, run_id: str) -> FloatArray | None:
         """Returns of a run's equity as fractions, one for each bar but the first; None where the run left none.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 import numpy as np
 import orjson
@@ -12,7 +13,7 @@ import sqlalchemy as sa
 
 from qml_plugin.clock import to_datetime
 from qml_plugin.errors import DataError
-from qml_plugin.records import Decision, Neighbour, Run
+from qml_plugin.records import Bucket, Decision, Neighbour, Run
 
 Row = dict[str, object]
 
@@ -110,9 +111,39 @@ def decision_rows(run_id: str, decisions: Sequence[Decision], returns: Mapping[s
             else None,
             "base_rate": number(decision.base_rate),
             "n_known": int(decision.n_known),
+            "confidence_low": number(decision.low),
+            "confidence_high": number(decision.high),
+            "bucket_json": None
+            if decision.bucket is None
+            else to_json(asdict(decision.bucket), "calibration bucket of a decision"),
+            "risk_frac": number(decision.risk_frac),
         }
         for decision in decisions
     ]
+
+
+def parsed_decision(row: sa.RowMapping) -> Decision:
+    """A row of ``run_decisions`` as the decision it was."""
+    near = [
+        Neighbour(**found | {"r_multiple": math.nan if found["r_multiple"] is None else found["r_multiple"]})
+        for found in orjson.loads(row["neighbours_json"])
+    ]
+    return Decision(
+        row["pattern_id"],
+        row["action"],
+        row["reason"],
+        confidence=row["confidence"],
+        base_rate=row["base_rate"],
+        threshold=row["threshold"],
+        model=row["model"],
+        n_known=row["n_known"] or 0,
+        neighbours=tuple(near),
+        contributions=tuple(orjson.loads(row["contributions_json"] or "{}").items()),
+        low=row["confidence_low"],
+        high=row["confidence_high"],
+        bucket=Bucket(**orjson.loads(row["bucket_json"])) if row["bucket_json"] else None,
+        risk_frac=row["risk_frac"],
+    )
 
 
 def parsed_run(row: sa.RowMapping) -> Row:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-REVISION = "0003"
+REVISION = "0004"
 VERSION_TABLE = "schema_migrations"
 # Ids and times decide the order of the past, so ids must sort by their bytes, as SQLite sorts, whatever the language
 # of a PostgreSQL server.
@@ -181,6 +181,13 @@ run_decisions = sa.Table(
     sa.Column("contributions_json", sa.Text),
     sa.Column("base_rate", sa.Float),
     sa.Column("n_known", sa.Integer),
+    # The 90 % interval of the confidence.
+    sa.Column("confidence_low", sa.Float),
+    sa.Column("confidence_high", sa.Float),
+    # {"low", "high", "n", "win_frac"}: what had become of past entries of a like confidence.
+    sa.Column("bucket_json", sa.Text),
+    # Share of the equity to put at risk, where the position's size follows the confidence.
+    sa.Column("risk_frac", sa.Float),
     sa.CheckConstraint("action IN ('take', 'skip', 'abstain')", name="action"),
 )
 

@@ -25,6 +25,7 @@ from qml_plugin.registry.schema import experiments, ml_pattern_registry
 from qml_plugin.registry.vectors import KeptVectors
 
 _PATTERNS = ml_pattern_registry.c
+_MOST_AT_ONCE = 500
 
 
 class RunStore(RunLedger):
@@ -226,6 +227,25 @@ class RunStore(RunLedger):
             f"pattern {pattern_id!r} is not in {self._database.name}. A pattern_id is the full id of a registered "
             "entry; `qml stats` tells what is registered."
         )
+
+    def patterns_by_id(self, pattern_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Those of the patterns that are registered, by their id, each as from `get_pattern`.
+
+        Parameters
+        ----------
+        pattern_ids : sequence of str
+
+        Returns
+        -------
+        dict of str to dict
+        """
+        found: dict[str, dict[str, Any]] = {}
+        with self._database.read() as connection:
+            for first in range(0, len(pattern_ids), _MOST_AT_ONCE):
+                some = list(pattern_ids[first : first + _MOST_AT_ONCE])
+                query = sa.select(ml_pattern_registry).where(_PATTERNS.pattern_id.in_(some))
+                found |= {row["pattern_id"]: parsed_pattern(row) for row in connection.execute(query).mappings()}
+        return found
 
     def bars_of(self, pattern_id: str) -> tuple[Bars, int] | None:
         """The bars around a pattern: those that a run on its market saw.

@@ -46,7 +46,7 @@ def render_page(page: DemoPage) -> str:
         row_groups=[group for group in rows if group[1]],
         equities=[_equity(i, view) for i, view in enumerate(page.equities, start=1)],
         reliabilities=[_reliability(i, view) for i, view in enumerate(page.reliabilities, start=1)],
-        cards=[_card(i, card) for i, card in enumerate(page.cards, start=1)],
+        cards=[shown_card(i, card) for i, card in enumerate(page.cards, start=1)],
     )
 
 
@@ -96,7 +96,9 @@ class _Reliability:
 
 
 @dataclass(frozen=True, slots=True)
-class _Card:
+class ShownCard:
+    """One decision on a page; a chart is None where there is nothing to draw."""
+
     card: DecisionCard
     candles: Chart | None
     contributions: Chart | None
@@ -123,7 +125,8 @@ def _reliability(number: int, view: ReliabilityView) -> _Reliability:
     return _Reliability(view, drawn, n, brier_score(view.confidence[is_known], won), float(won.mean()))
 
 
-def _card(number: int, card: DecisionCard) -> _Card:
+def shown_card(number: int, card: DecisionCard) -> ShownCard:
+    """A card with its charts; `number` makes their ids."""
     candles = contributions = None
     if len(card.opened_at):
         label = f"Price around the entry: {card.title}"
@@ -131,4 +134,4 @@ def _card(number: int, card: DecisionCard) -> _Card:
     if any(np.isfinite(value) for _, value in card.contributions):
         label = f"Largest contributions: {card.title}"
         contributions = chart(f"contributions-{number}", label, figures.contributions_figure(card))
-    return _Card(card, candles, contributions)
+    return ShownCard(card, candles, contributions)

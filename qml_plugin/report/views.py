@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from qml_plugin.records import FloatArray, IntArray
+from qml_plugin.records import Bucket, FloatArray, IntArray
 from qml_plugin.stats.distribution import Distribution
 
 
@@ -169,7 +169,8 @@ class EntryView:
 class DecisionCard(EntryView):
     """Why one decision was made: the chart around the entry, its neighbours, what the model weighed.
 
-    ``contributions`` are log-odds.
+    ``contributions`` are log-odds; ``confidence_low`` and ``confidence_high`` are its 90 % interval; ``bucket`` is what had become of past
+    entries of a like confidence; ``risk_frac`` the share of the equity to put at risk. None where there is none.
     """
 
     is_synthetic: bool
@@ -180,6 +181,12 @@ class DecisionCard(EntryView):
     model: str | None
     neighbours: tuple[NeighbourView, ...]
     contributions: tuple[tuple[str, float], ...]
+    confidence_low: float | None = None
+    confidence_high: float | None = None
+    base_rate: float | None = None
+    n_known: int = 0
+    bucket: Bucket | None = None
+    risk_frac: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,10 +93,28 @@ def confidence(card: DecisionCard) -> str:
     if card.confidence is None or is_missing(card.confidence):
         return "No model could speak yet, so there is no confidence."
     said = f"The confidence in a win was {percent(card.confidence)}"
+    if card.confidence_low is not None and card.confidence_high is not None:
+        said += f" (90\u202f% interval {percent(card.confidence_low)} to {percent(card.confidence_high)})"
     if card.threshold is None or is_missing(card.threshold):
         return f"{said}; there was no threshold to compare it with."
     relation = "at or above" if card.confidence >= card.threshold else "below"
     return f"{said}, {relation} the threshold of {percent(card.threshold)}."
+
+
+def evidence(card: DecisionCard) -> str:
+    """What past entries of a like confidence came to, and what was known; empty where nothing is recorded of it."""
+    said = []
+    if card.bucket is not None:
+        bucket = card.bucket
+        said.append(
+            f"Of {number(bucket.n, 0)} past entries with a confidence of {percent(bucket.low)} to {percent(bucket.high)}, "
+            f"{percent(bucket.win_frac)} won."
+        )
+    if card.base_rate is not None:
+        said.append(f"Of all {number(card.n_known, 0)} outcomes known then, {percent(card.base_rate)} were wins.")
+    if card.risk_frac is not None:
+        said.append(f"{percent(card.risk_frac, 2)} of the equity was to be put at risk.")
+    return " ".join(said)
 
 
 def speaker(card: DecisionCard) -> str:

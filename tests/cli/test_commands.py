@@ -62,7 +62,7 @@ def is_refused(answer, code, message):
 
 def test_the_commands():
     assert {" ".join(path) for path, command in commands() if not hasattr(command, "commands")} == {
-        "demo", "stats", "similar", "setups", "label", "warmup", "db migrate", "db info", "db backup", "db restore", "db doctor", "db export",
+        "demo", "stats", "similar", "setups", "decisions", "trial", "label", "warmup", "db migrate", "db info", "db backup", "db restore", "db doctor", "db export",
         "db import", "features list", "features show", "features compute", "features redundancy",
         "train", "models list", "models show", "models activate", "models retire",
         "runs list", "runs show", "runs compare", "runs best", "runs reproduce", "runs returns", "runs export-mlflow",
@@ -228,7 +228,7 @@ def late_pattern(database):
 
 def test_migrate_makes_a_database_and_then_has_nothing_to_do(qml, tmp_path):
     path = tmp_path / "deep" / "new.db"
-    assert qml("db", "migrate", "--db", f"sqlite:///{path}") == (0, "applied 0001, 0002, 0003\n", "")
+    assert qml("db", "migrate", "--db", f"sqlite:///{path}") == (0, "applied 0001, 0002, 0003, 0004\n", "")
     assert path.exists()
     assert qml("db", "migrate", "--db", f"sqlite:///{path}") == (0, "already at the current schema version\n", "")
     told = strict(qml("stats", "--db", f"sqlite:///{path}", "--json")[1])

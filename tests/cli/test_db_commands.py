@@ -106,7 +106,7 @@ def test_an_empty_file_is_left_empty(qml, tmp_path, monkeypatch, command):
     Path("empty.db").touch()
     assert is_refused(qml(*command, "--db", "sqlite:///empty.db"), 1, "is empty: it is no registry yet")
     assert Path("empty.db").stat().st_size == 0
-    assert qml("db", "migrate", "--db", "sqlite:///empty.db") == (0, "applied 0001, 0002, 0003\n", "")
+    assert qml("db", "migrate", "--db", "sqlite:///empty.db") == (0, "applied 0001, 0002, 0003, 0004\n", "")
 
 
 def test_an_older_database_names_the_command_that_upgrades_it(qml, tmp_path):
@@ -114,7 +114,7 @@ def test_an_older_database_names_the_command_that_upgrades_it(qml, tmp_path):
     url = f"sqlite:///{path}"
     assert is_refused(qml("stats", "--db", url), 3, f"qml db migrate --db {url}")
     assert qml("db", "doctor", "--db", url)[0] == 0
-    assert qml("db", "migrate", "--db", url) == (0, "applied 0002, 0003\n", "")
+    assert qml("db", "migrate", "--db", url) == (0, "applied 0002, 0003, 0004\n", "")
     assert qml("stats", "--db", url)[0] == 0
     assert qml("db", "restore", f"{path}.bak-0001", "--db", url, "--replace")[0] == 0
     assert strict(qml("db", "info", "--db", url, "--json")[1])["schema_version"] == "0001"

@@ -18,7 +18,7 @@ from qml_plugin.records import Decision, Entry, Outcome, Pattern, Point, Run, Se
 NAMES = ["ctx_atr", "mom_return", "geo_depth"]
 FEATURE_SET = "f" * 64
 HOUR = 3_600_000_000
-RELEASED = ("0001", "0002", "0003")
+RELEASED = ("0001", "0002", "0003", "0004")
 START = 1_600_000_000_000_000
 
 

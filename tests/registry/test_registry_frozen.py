@@ -12,6 +12,7 @@ import pytest
 
 import qml_plugin.registry.migrations as migrations
 from qml_plugin.errors import RegistryError, SchemaTooOld
+from qml_plugin.records import Bucket
 from qml_plugin.registry import PatternRegistry
 from qml_plugin.registry.maintenance import doctor, restore
 from qml_plugin.registry.migrations import info, migrate
@@ -61,7 +62,7 @@ def test_0001_is_refused_until_it_is_upgraded_and_keeps_every_value(thaw, url):
     with pytest.raises(SchemaTooOld, match=r"has schema 0001, .*qml db migrate"):
         PatternRegistry(url)
     whole = dump(path)
-    assert migrate(url) == ["0002", "0003"]
+    assert migrate(url) == ["0002", "0003", "0004"]
     for table, (names, values) in before.items():
         if table != "schema_migrations":
             kept = [tuple("finished" if value == "done" else value for value in row) for row in values]
@@ -139,7 +140,7 @@ def test_0002_keeps_every_value_and_calls_a_run_that_was_done_finished(thaw, url
     tables = [name for (name,) in execute(path, "SELECT name FROM sqlite_master WHERE type = 'table'")]
     others = {table: [name for name in columns(path, table) if name not in ("status", "git_diff")] for table in tables}
     before = {table: rows(path, table, names) for table, names in others.items() if table != "schema_migrations"}
-    assert migrate(url) == ["0003"]
+    assert migrate(url) == ["0003", "0004"]
     assert {table: rows(path, table, others[table]) for table in before} == before
     ((status, hashed, diff),) = execute(
         path,
@@ -150,8 +151,10 @@ def test_0002_keeps_every_value_and_calls_a_run_that_was_done_finished(thaw, url
     assert doctor(url, deep=True)["damages"] == []
 
 
-def test_what_0003_keeps_for_running_again_is_read(thaw, url):
-    thaw("0003")
+@pytest.mark.parametrize("revision", ["0003", "0004"])
+def test_what_0003_keeps_for_running_again_is_read(thaw, url, revision):
+    thaw(revision)
+    migrate(url)
     registry = PatternRegistry(url)
     run = registry.get_run("run-5")
     assert (run["git_diff"], run["strategy_path"], run["n_trials"]) == ("-a\n+b\n", "mine.strategies:Cross", 1)
@@ -160,6 +163,31 @@ def test_what_0003_keeps_for_running_again_is_read(thaw, url):
     assert bars.sha256() == run["data_hash"]
     assert registry.get_returns("run-5").tolist() == np.linspace(-0.01, 0.01, 49).tolist()
     assert registry.bars_of(make_pattern(3).pattern_id)[1] == 3
+
+
+def test_0003_keeps_every_value_and_its_decisions_stay_without_an_interval(thaw, url):
+    path = thaw("0003")
+    tables = [name for (name,) in execute(path, "SELECT name FROM sqlite_master WHERE type = 'table'")]
+    others = {table: columns(path, table) for table in tables if table != "schema_migrations"}
+    before = {table: rows(path, table, names) for table, names in others.items()}
+    with pytest.raises(SchemaTooOld, match=r"has schema 0003, .*needs 0004"):
+        PatternRegistry(url)
+    assert migrate(url) == ["0004"]
+    assert {table: rows(path, table, names) for table, names in others.items()} == before
+    new = "confidence_low, confidence_high, bucket_json, risk_frac"
+    assert set(execute(path, f"SELECT {new} FROM run_decisions")) == {(None, None, None, None)}
+    ((pattern_id,), *_) = execute(path, "SELECT pattern_id FROM run_decisions WHERE run_id = 'run-1'")
+    decision = PatternRegistry(url).get_decision("run-1", pattern_id)
+    assert decision.low is decision.high is decision.bucket is decision.risk_frac is None
+
+
+def test_what_0004_keeps_for_the_card_of_a_decision_is_read(thaw, url):
+    path = thaw("0004")
+    ((pattern_id,),) = execute(path, "SELECT pattern_id FROM run_decisions WHERE risk_frac IS NOT NULL")
+    decision = PatternRegistry(url).get_decision("run-5", pattern_id[:6])
+    assert (decision.confidence, decision.low, decision.high, decision.risk_frac) == (0.55, 0.48, 0.62, 0.0125)
+    assert decision.bucket == Bucket(0.5, 0.6, 64, 0.546875)
+    assert decision.contributions == (("mom_return", -0.5), ("ctx_atr", 0.25))
 
 
 def test_a_row_of_0001_with_damaged_features_is_kept_as_it_is(thaw, url):
