@@ -15,6 +15,7 @@ from qml_plugin.errors import DataError
 from qml_plugin.records import FloatArray, Setup, Signals
 
 BoolArray = NDArray[np.bool_]
+_BESIDE_SIGNALS = ("long_entries", "short_exits")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -187,7 +188,7 @@ def _asked(label: Hashable, bars: Bars, index: pd.Index, own: dict[str, Any]) ->
 
 
 def _of_signals(label: Hashable, bars: Bars, index: pd.Index, signals: Signals, own: Mapping[str, Any]) -> Asked:
-    if beside := [what for what in own if what != "long_entries" and own[what] is not None]:
+    if beside := [what for what, value in own.items() if what not in _BESIDE_SIGNALS and value is not None]:
         raise DataError(f"{beside[0]} was given beside Signals, which hold it already. Leave it out, or give arrays.")
     if len(signals) != len(index):
         raise DataError(
@@ -199,7 +200,8 @@ def _of_signals(label: Hashable, bars: Bars, index: pd.Index, signals: Signals, 
     stop = _barrier("stop", np.asarray(signals.stop_px, float), -1, bars, side, index)
     target = _barrier("target", np.asarray(signals.target_px, float), +1, bars, side, index)
     out = _flags("exits", signals.exits, index)
-    return Asked(label, bars, side, stop, target, out, out, signals.setups)
+    out_short = out if own["short_exits"] is None else _flags("short_exits", own["short_exits"], index)
+    return Asked(label, bars, side, stop, target, out, out_short, signals.setups)
 
 
 def _flags(what: str, values: Any, index: pd.Index) -> BoolArray:

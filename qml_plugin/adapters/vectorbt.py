@@ -185,6 +185,10 @@ class _ColumnRun(RecordedRun):
             if self._at_close or bar < last:
                 self._by_fill[bar if self._at_close else bar + 1, side] = entry.pattern_id
 
+    def pattern_of(self, entry_bar: int, side: int) -> str | None:
+        """Id of the pattern whose order fills at `entry_bar`."""
+        return self._by_fill.get((entry_bar, side))
+
     def settle(self) -> None:
         """The outcomes that the bars resolve; after it the memory takes no more entries."""
         if self._memory is not None:
@@ -202,7 +206,7 @@ class _ColumnRun(RecordedRun):
             trades[name].to_numpy() for name in ("entry_idx", "direction", "status", "pnl", "size", "entry_price")
         )
         for entry_bar, direction, status, pnl, size, px in zip(*columns, strict=True):
-            key = self._by_fill.get((int(entry_bar), -1 if direction else 1))
+            key = self.pattern_of(int(entry_bar), -1 if direction else 1)
             if key is None:
                 n_unregistered += 1
                 continue
@@ -231,11 +235,12 @@ class GatedSignals:
     the bar of the entry too, and entry and exit within one bar.
 
     Made by `gate_signals`. ``runs`` holds the record of each column; ``decisions``, ``patterns`` and ``returns`` those of
-    the first; ``table()`` all entries. It holds no database handle.
+    the first; ``table()`` all entries; ``terms`` how orders fill and what they cost. It holds no database handle.
     """
 
     def __init__(self, board: Board, settings: Settings, strategy: str, terms: Mapping[str, Any]) -> None:
-        self._board, self._settings, self._terms = board, settings, dict(terms)
+        self.terms = dict(terms)
+        self._board, self._settings = board, settings
         self._columns: list[_ColumnRun] = []
         tz = getattr(board.index, "tz", None)
         first = board.asked[0].bars
@@ -247,7 +252,7 @@ class GatedSignals:
                     markets[id(asked.bars)] = MarketFeatures(asked.bars)
                 column = _ColumnRun(
                     asked,
-                    self._terms,
+                    self.terms,
                     None if tz is None else str(tz),
                     board.labels,
                     settings=settings,
@@ -291,13 +296,18 @@ class GatedSignals:
     def price(self) -> pd.Series | pd.DataFrame:
         """The price at which each bar fills: its open or its close."""
         return self._board.shaped(
-            np.column_stack([getattr(column.asked.bars, self._terms["fill"]) for column in self._columns])
+            np.column_stack([getattr(column.asked.bars, self.terms["fill"]) for column in self._columns])
         )
 
     @property
     def runs(self) -> list[Run]:
         """The record of each column, as it stands."""
         return [column.run for column in self._columns]
+
+    @property
+    def barriers(self) -> BarrierRule:
+        """The label rule in force."""
+        return self._settings.barriers
 
     @property
     def decisions(self) -> list[Decision]:
@@ -356,7 +366,7 @@ class GatedSignals:
         """
         if size_type not in _SIZE_TYPES:
             raise DataError(f"size_type {size_type!r} is unknown. Use one of {', '.join(map(repr, _SIZE_TYPES))}.")
-        return _portfolio(self._board, self._orders(), self._terms, float(init_cash), float(size), size_type, options)
+        return _portfolio(self._board, self._orders(), self.terms, float(init_cash), float(size), size_type, options)
 
     def record(self, pf: Any) -> GatedSignals:
         """Join the trades of a portfolio to the entries they came from, and write the runs to the registry.
@@ -394,13 +404,17 @@ class GatedSignals:
             column.join(own, _metrics(own, moves, column.asked), moves)
         return self
 
+    def pattern_of(self, entry_bar: int, side: int, column: int = 0) -> str | None:
+        """Id of the pattern whose order fills at `entry_bar`, None where none asked for it."""
+        return self._columns[column].pattern_of(entry_bar, side)
+
     def _orders(self) -> list[Orders]:
         return [
             play(
                 column.asked,
                 column.is_taken,
-                at_close=self._terms["fill"] == "close",
-                max_bars=self._terms["max_bars"],
+                at_close=self.terms["fill"] == "close",
+                max_bars=self.terms["max_bars"],
                 is_flat_on_skip=self._settings.on_skip == "flat",
             )
             for column in self._columns
@@ -415,7 +429,7 @@ class GatedSignals:
 
     def _at_fill(self, flags: Callable[[_ColumnRun], BoolArray]) -> pd.Series | pd.DataFrame:
         values = np.column_stack([flags(column) for column in self._columns])
-        if self._terms["fill"] == "open":
+        if self.terms["fill"] == "open":
             values = np.vstack([np.zeros_like(values[:1]), values[:-1]])
         return self._board.shaped(values)
 
@@ -469,14 +483,7 @@ def _portfolio(
     records["idx"] = bars[records["idx"], records["col"]]
     close = board.shaped(np.column_stack([asked.bars.close for asked in board.asked]))
     wrapper = vbt.ArrayWrapper.from_obj(close, freq=freq)
-    return vbt.Portfolio(
-        wrapper,
-        close,
-        records,
-        packed.log_records,
-        packed.init_cash.to_numpy() if hasattr(packed.init_cash, "to_numpy") else np.array([packed.init_cash]),
-        False,
-    )
+    return vbt.Portfolio(wrapper, close, records, packed.log_records, np.full(n_columns, init_cash), cash_sharing=False)
 
 
 def _metrics(trades: pd.DataFrame, moves: NDArray[np.float64] | None, asked: Asked) -> dict[str, object]:
