@@ -194,11 +194,15 @@ def _of_signals(label: Hashable, bars: Bars, index: pd.Index, signals: Signals, 
         raise DataError(
             f"the Signals have {len(signals)} rows, the bars {len(index)}. They must be of the same series."
         )
-    side = np.asarray(signals.side, np.int8)
-    if (odd := ~np.isin(side, (-1, 0, 1))).any():
-        raise DataError(f"side is {side[np.argmax(odd)]} at bar {int(np.argmax(odd))}. Use +1, -1, or 0 for nothing.")
-    stop = _barrier("stop", np.asarray(signals.stop_px, float), -1, bars, side, index)
-    target = _barrier("target", np.asarray(signals.target_px, float), +1, bars, side, index)
+    if (odd := ~np.isin(signals.side, (-1, 0, 1))).any():
+        at = int(np.argmax(odd))
+        raise DataError(f"side is {signals.side[at]} at bar {at} ({index[at]}). Use +1, -1, or 0 for nothing.")
+    beyond = (signals.side * (bars.close - signals.stop_px) <= 0) | (
+        signals.side * (signals.target_px - bars.close) <= 0
+    )
+    side = np.where(beyond, 0, signals.side).astype(np.int8)
+    stop = _barrier("stop", signals.stop_px, -1, bars, side, index)
+    target = _barrier("target", signals.target_px, +1, bars, side, index)
     out = _flags("exits", signals.exits, index)
     out_short = out if own["short_exits"] is None else _flags("short_exits", own["short_exits"], index)
     return Asked(label, bars, side, stop, target, out, out_short, signals.setups)

@@ -6,12 +6,13 @@ import math
 import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from qml_plugin.adapters.asked import Asked, read_board
@@ -146,6 +147,51 @@ def compare_engines(
         differences=tuple(differences),
         reasons={reason: reasons[reason] for reason in REASONS},
     )
+
+
+def check_engines(
+    ohlcv: pd.DataFrame, *, symbol: str = "X", timeframe: str | None = None, fees: float = 0.0005, seed: int = 0
+) -> Iterator[tuple[str, str, str, EngineComparison]]:
+    """Compare the engines on a market: a cross of two averages, and entries and exits by chance, in every mode.
+
+    Parameters
+    ----------
+    ohlcv : DataFrame
+        Bars of one market.
+    symbol, timeframe, fees
+        As `gate_signals` takes them.
+    seed : int, default=0
+        Of the entries by chance.
+
+    Yields
+    ------
+    tuple of str, str, str, EngineComparison
+        Which signals, the mode, the fill, and what came of them.
+    """
+    bars = read_bars(ohlcv)
+    close, rng = bars["Close"], np.random.default_rng(seed)
+    fast, slow = close.rolling(10).mean(), close.rolling(30).mean()
+    draw = rng.random(len(bars))
+    asked: dict[str, dict[str, Any]] = {
+        "cross": {
+            "long_entries": (fast > slow) & (fast.shift() <= slow.shift()),
+            "short_entries": (fast < slow) & (fast.shift() >= slow.shift()),
+        },
+        "chance": {
+            "long_entries": draw < 0.03, "short_entries": draw > 0.97, "exits": rng.random(len(bars)) < 0.03,
+            "stop": 0.005, "target": 0.008, "max_bars": 10,
+        },
+    }  # fmt: skip
+    for name, signals in asked.items():
+        for mode, fill in (("record", "close"), ("shadow", "open"), ("gate", "open")):
+            common: dict[str, Any] = {
+                "symbol": symbol,
+                "timeframe": timeframe,
+                "fees": fees,
+                "mode": mode,
+                "fill": fill,
+            }
+            yield name, mode, fill, compare_engines(ohlcv, **signals, **common)
 
 
 def _without_first_bar(asked: Asked) -> tuple[Asked, int]:

@@ -97,6 +97,10 @@ def reproduce(
     run = registry.get_run(run_id)
     if run["status"] != "finished":
         raise DataError(f"run {run['run_id']} is {run['status']}: it left no metrics to compare with.")
+    if run["params"]["host"].get("host") == "vectorbt":
+        raise DataError(
+            f"run {run['run_id']} played arrays of signals on vectorbt, which no record holds. Run the script that made them."
+        )
     cls = strategy if isinstance(strategy, type) else _class_of(run, strategy)
     frame = _frame_of(registry, run, data)
     start = _start_of(registry, run)

@@ -71,7 +71,8 @@ def gate_signals(
         symbol that its label, or one level of it, names. All frames have the same times.
     long_entries, short_entries : array of bool of shape (n_bars,) or (n_bars, n_columns), Series or DataFrame
         What is asked at the close of each bar. In the place of `long_entries` also a `qml_plugin.records.Signals`, which
-        holds sides, prices, exits and setups, or a dictionary of column to `Signals`.
+        holds sides, prices, exits and setups, or a dictionary of column to `Signals`; of these an entry is passed over
+        where the close does not lie between its stop and its target.
     exits : like the entries, optional
         Closes what is open; longs only where `short_exits` is given.
     short_exits : like the entries, optional
@@ -119,7 +120,7 @@ def gate_signals(
     ...                     index=pd.date_range("2024-01-01", periods=60, freq="h"))
     >>> gated = gate_signals(bars, close < 99.1, stop=0.02, target=0.02)
     >>> int(gated.entries.sum()), gated.table()["reason"].iloc[0]
-    (9, 'too_few: 0 known outcomes')
+    (9, 'few_labels: 0 of 62 outcomes known')
     """
     if fill not in FILLS:
         raise DataError(f"fill {fill!r} is unknown. Use one of {', '.join(map(repr, FILLS))}.")
@@ -128,18 +129,18 @@ def gate_signals(
             raise DataError(f"{name} is {cost!r}. It is a fraction of the price, such as 0.0002.")
     if max_bars is not None:
         barriers = replace(barriers, max_bars=max_bars)
+    board = read_board(
+        ohlcv, long_entries, short_entries, exits, short_exits, stop, target,
+        symbol=symbol, timeframe=timeframe, bar_label=bar_label,
+    )  # fmt: skip
     settings = Settings.of(
         SimpleNamespace(
-            symbol=symbol if isinstance(ohlcv, pd.DataFrame) else next(iter(ohlcv), None),
+            symbol=symbol if isinstance(ohlcv, pd.DataFrame) else board.asked[0].bars.symbol,
             timeframe=timeframe, registry=registry, mode=mode, on_skip=on_skip, barriers=barriers,
             min_confidence=min_confidence, on_abstain=on_abstain, teachers=teachers, cost_r=cost_r,
             gate_model=gate_model, n_neighbours=n_neighbours, seed=seed, bar_label=bar_label,
         ),
         "gate_signals",
-    )  # fmt: skip
-    board = read_board(
-        ohlcv, long_entries, short_entries, exits, short_exits, stop, target,
-        symbol=symbol, timeframe=timeframe, bar_label=bar_label,
     )  # fmt: skip
     terms = {"fill": fill, "fees": float(fees), "slippage": float(slippage), "max_bars": max_bars}
     return GatedSignals(board, settings, strategy, terms)
