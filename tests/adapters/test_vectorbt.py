@@ -1,5 +1,6 @@
 """Signals as arrays: what is asked, what is decided, how it fills, and what is recorded."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,9 @@ import qml_plugin.pandas
 from experiments.compare_engines import GENERATORS, one_in_three_skipped, random_market
 from qml_plugin import PatternRegistry, gate_signals
 from qml_plugin.adapters.asked import Asked
+from qml_plugin.adapters.engines import REASONS
 from qml_plugin.adapters.playing import play
+from qml_plugin.adapters.setup_indicator import setup_indicator
 from qml_plugin.bars import bars_from_frame
 from qml_plugin.errors import DataError, LookAheadError
 from qml_plugin.records import Point, Setup, Signals
@@ -308,6 +311,32 @@ gated.portfolio()
     assert done.stdout == "9\n", done.stderr
     assert "MissingExtra: vectorbt is not installed" in done.stderr
     assert "pip install 'qml-plugin[vectorbt]'" in done.stderr
+
+
+def test_the_indicator_gives_setups_and_features_by_column():
+    prices = [BARS[name] for name in ("Open", "High", "Low", "Close", "Volume")]
+    found = setup_indicator(["ctx_close_loc_bar"]).run(*prices, swing_atr=[1.0, 2.0])
+    for column, swing_atr in enumerate((1.0, 2.0)):
+        setups = BARS.qml.setups(swing_atr=swing_atr)
+        side = found.side.iloc[:, column]
+        assert np.flatnonzero(side).tolist() == sorted(set(setups["known_bar"]))
+        best = setups.sort_values("validity_score").groupby("known_bar").last()
+        assert found.stop_px.iloc[:, column].dropna().tolist() == best["stop_px"].tolist()
+        assert side[side != 0].tolist() == best["side"].tolist()
+    loc = BARS.qml.features()["ctx_close_loc_bar"]
+    assert found.ctx_close_loc_bar.iloc[:, 1].tolist() == loc.tolist()
+    with pytest.raises(DataError, match="there is no feature 'nothing'"):
+        setup_indicator(["nothing"])
+
+
+def test_the_examples_of_the_page_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    namespace = {}
+    for body in re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "vectorbt.md").read_text(), flags=re.M | re.S):
+        exec(compile(body, "docs/vectorbt.md", "exec"), namespace)
+    assert "ctx_rsi_14" in capsys.readouterr().out
+    for reason, why in REASONS.items():
+        assert f"| `{reason}` |" in (ROOT / "docs" / "vectorbt.md").read_text(), why
 
 
 def test_generators_ask_what_the_comparison_needs():
