@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
+
+if TYPE_CHECKING:
+    from qml_plugin.adapters.vectorbt import GatedSignals
 
 
 @pd.api.extensions.register_dataframe_accessor("qml")
@@ -53,3 +58,68 @@ class BarsAccessor:
         from qml_plugin.features import compute_features
 
         return compute_features(self._frame, rows, timeframe=timeframe, bar_label=bar_label)
+
+    def gate(self, long_entries: Any, short_entries: Any = None, exits: Any = None, **settings: Any) -> GatedSignals:
+        """Signals on these bars, gated: `qml_plugin.gate_signals` of the frame.
+
+        Parameters
+        ----------
+        long_entries, short_entries, exits
+            Arrays, Series or frames of bool with a row for each bar, or `Signals` in the place of the first.
+        **settings
+            Of `gate_signals`.
+
+        Returns
+        -------
+        GatedSignals
+
+        Point in time
+        -------------
+        A decision at bar t reads bars 0..t and what had resolved by the close of bar t.
+
+        Raises
+        ------
+        DataError
+            As `gate_signals` does.
+        """
+        from qml_plugin.adapters.vectorbt import gate_signals
+
+        return gate_signals(self._frame, long_entries, short_entries, exits, **settings)
+
+    def setups(self, *, timeframe: str | None = None, bar_label: str = "open", **parameters: Any) -> pd.DataFrame:
+        """Quasimodo setups of these bars, a row each, in the order in which they became known.
+
+        Parameters
+        ----------
+        timeframe, bar_label
+            As in `features`.
+        **parameters
+            Of `qml_plugin.detection.find_quasimodo`.
+
+        Returns
+        -------
+        DataFrame of shape (n_setups, 7)
+            Columns known_bar, pattern_type, side, stop_px, target_px, validity_score, and setup, the geometry. The
+            index is the stamp of the bar at whose close the setup was known.
+
+        Point in time
+        -------------
+        A row reads bars up to its known_bar; more bars add rows below and change none.
+
+        Raises
+        ------
+        DataError
+            If the frame is refused by `read_bars`, or a parameter is out of range.
+        """
+        from qml_plugin.bars import bars_from_frame
+        from qml_plugin.detection import find_quasimodo
+
+        bars = bars_from_frame(self._frame, symbol="", timeframe=timeframe, bar_label=bar_label)
+        found = sorted(find_quasimodo(bars, **parameters), key=lambda setup: setup.known_bar)
+        known = [setup.known_bar for setup in found]
+        stamps = pd.DatetimeIndex(bars.opened_at.view("M8[us]"), tz="UTC")
+        index = self._frame.index if isinstance(self._frame.index, pd.DatetimeIndex) else stamps
+        names = ("known_bar", "pattern_type", "side", "stop_px", "target_px", "validity_score")
+        table = pd.DataFrame({name: [getattr(s, name) for s in found] for name in names}, index=index[known])
+        table["setup"] = np.array([*found, None], dtype=object)[:-1]  # an array of records, not of their fields
+        return table

@@ -18,7 +18,8 @@ import pandas as pd
 from qml_plugin import provenance
 from qml_plugin.adapters.backtesting_host import Backtest
 from qml_plugin.adapters.backtesting_py import PatternMixin
-from qml_plugin.adapters.run_memory import RunMemory, Start, nothing_recorded, with_frozen
+from qml_plugin.adapters.recorded_run import Start, nothing_recorded, with_frozen
+from qml_plugin.adapters.run_memory import RunMemory
 from qml_plugin.bars import read_bars
 from qml_plugin.errors import DataError
 from qml_plugin.features import CATALOGUE
@@ -96,6 +97,10 @@ def reproduce(
     run = registry.get_run(run_id)
     if run["status"] != "finished":
         raise DataError(f"run {run['run_id']} is {run['status']}: it left no metrics to compare with.")
+    if run["params"]["host"].get("host") == "vectorbt":
+        raise DataError(
+            f"run {run['run_id']} played arrays of signals on vectorbt, which no record holds. Run the script that made them."
+        )
     cls = strategy if isinstance(strategy, type) else _class_of(run, strategy)
     frame = _frame_of(registry, run, data)
     start = _start_of(registry, run)

@@ -10,6 +10,7 @@ import typer
 
 from qml_plugin import __version__
 from qml_plugin.cli.decisions import decisions
+from qml_plugin.cli.engines import compare_engines
 from qml_plugin.cli.features import features_app, warmup
 from qml_plugin.cli.label import label
 from qml_plugin.cli.models import models_app, train
@@ -112,6 +113,7 @@ app.command()(trial)
 app.command()(label)
 app.command()(train)
 app.command()(warmup)
+app.command("compare-engines")(compare_engines)
 
 
 @db_app.command("migrate")

@@ -10,6 +10,7 @@ from qml_plugin.gate import GateTrial
 from qml_plugin.report import figures, trial_figures
 from qml_plugin.report.document import chart, render, write
 from qml_plugin.report.reliability import FEWEST_SCORES, ReliabilityBin
+from qml_plugin.stats.inference import wilson_interval
 from qml_plugin.stats.scores import Reliability
 
 _VERDICTS = {
