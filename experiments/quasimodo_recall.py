@@ -15,7 +15,7 @@ after that one's retest; a hit on a doubtful one counts neither for nor against;
     recall = planted ones hit / planted ones        precision = hits / (hits + made up)
 
 Run ``python -m experiments.quasimodo_recall``; seeds from 0 on served to design the detector, the default begins at
-100,000, which did not. ``--draw NOISE`` writes a page of one stretch to judge by eye.
+100,000, which did not. ``--draw NOISE`` writes one stretch, bare and marked, to results/ to judge by eye.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=FRESH_SEED)
     parser.add_argument("--n-worlds", type=int, default=40)
     parser.add_argument("--out", type=Path, default=Path("results/quasimodo_recall.json"))
-    parser.add_argument("--draw", type=float, metavar="NOISE", help="write draw.html of a stretch at this noise level")
+    parser.add_argument("--draw", type=float, metavar="NOISE", help="write two pages of a stretch at this noise level")
     arguments = parser.parse_args()
     if arguments.draw is not None:
         draw(arguments.draw, arguments.first_seed)
@@ -223,7 +223,7 @@ def draw(noise: float, seed: int) -> None:
     for name, marks in (("bare", ()), ("marked", turns)):
         for four in marks:
             figure.add_scatter(x=four, y=bars.close[np.array(four) - 1], mode="lines+markers")
-        figure.write_html(f"/tmp/detect_draw_{noise}_{name}.html", include_plotlyjs=True)
+        figure.write_html(f"results/quasimodo_{noise:g}_{name}.html", include_plotlyjs=True)
 
 
 if __name__ == "__main__":

@@ -83,8 +83,8 @@ def setup_view(bars: Bars, setup: Setup) -> SetupView:
             f"the setup known at bar {setup.known_bar} lacks points, a stop or a target, and cannot be drawn. Pass setups "
             "that have all three."
         )
-    bar_of = [point.bar for point in setup.points] + ([setup.order_block.bar] if setup.order_block else [])
-    first = max(0, min(bar_of) - _BEFORE_BARS)
+    block = setup.order_block
+    first = max(0, min([point.bar for point in setup.points] + ([block.bar] if block else [])) - _BEFORE_BARS)
     cut = slice(first, setup.known_bar + 1 + _AFTER_BARS)
     return SetupView(
         when=isoformat(int(bars.opened_at[setup.known_bar])),
@@ -94,8 +94,7 @@ def setup_view(bars: Bars, setup: Setup) -> SetupView:
         entry_row=setup.known_bar - first,
         points=tuple((point.bar - first, point.px) for point in setup.points),
         levels=tuple((level.name, level.px, level.bar - first) for level in setup.levels),
-        order_block=setup.order_block
-        and (setup.order_block.bar - first, setup.order_block.low_px, setup.order_block.high_px),
+        order_block=None if block is None else (block.bar - first, block.low_px, block.high_px),
         entry_px=float(bars.close[setup.known_bar]),
         stop_px=setup.stop_px,
         target_px=setup.target_px,
