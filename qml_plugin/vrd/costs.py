@@ -43,6 +43,7 @@ def cost_stress(
     multiples: Sequence[float] = MULTIPLES,
     level: float = 0.90,
     n_draws: int = 1_000,
+    block_length: float | None = None,
     seed: int,
 ) -> CostStress:
     """Results at multiples of the costs, positions being what they were.
@@ -56,7 +57,7 @@ def cost_stress(
     per_year : float
         Observations a year.
     multiples : sequence of float, >= 0, default=(1, 2, 3)
-    level, n_draws, seed
+    level, n_draws, block_length, seed
         Of the intervals; as `bootstrap_interval`.
 
     Returns
@@ -82,7 +83,7 @@ def cost_stress(
             f"{len(earned)} returns, {len(paid)} costs, the least {paid.min():g}, multiples {tuple(multiples)} refused. Each "
             "return has its cost, and neither costs nor multiples are negative."
         )
-    return _stress([earned - (k - 1.0) * paid for k in multiples], multiples, float(paid.sum()), per_year, level, n_draws, seed)
+    return _stress([earned - (k - 1.0) * paid for k in multiples], multiples, float(paid.sum()), per_year, level, n_draws, block_length, seed)
 
 
 def cost_stress_of(
@@ -92,6 +93,7 @@ def cost_stress_of(
     multiples: Sequence[float] = MULTIPLES,
     level: float = 0.90,
     n_draws: int = 1_000,
+    block_length: float | None = None,
     seed: int,
 ) -> CostStress:
     """Results at multiples of the costs, the strategy run again at each.
@@ -100,7 +102,7 @@ def cost_stress_of(
     ----------
     run : callable
         A multiple of the costs to results of shape (n_obs,).
-    per_year, multiples, level, n_draws, seed
+    per_year, multiples, level, n_draws, block_length, seed
         As `cost_stress`; at least two multiples, for the break-even.
 
     Returns
@@ -122,7 +124,7 @@ def cost_stress_of(
         raise DataError(f"multiples {tuple(multiples)} refused. The costs must be seen at two multiples.")
     results = [checked_returns(run(float(k))) for k in multiples]
     per_multiple = (results[0].sum() - results[-1].sum()) / (multiples[-1] - multiples[0])
-    return _stress(results, multiples, float(per_multiple), per_year, level, n_draws, seed)
+    return _stress(results, multiples, float(per_multiple), per_year, level, n_draws, block_length, seed)
 
 
 def _stress(
@@ -132,9 +134,10 @@ def _stress(
     per_year: float,
     level: float,
     n_draws: int,
+    block_length: float | None,
     seed: int,
 ) -> CostStress:
-    block = automatic_block_length(results[0])
+    block = automatic_block_length(results[0]) if block_length is None else block_length
     found = [
         bootstrap_interval(values, level=level, n_draws=n_draws, block_length=min(block, len(values)), seed=seed)
         for values in results

@@ -110,6 +110,7 @@ def by_regime(
     names: tuple[str, ...] = REGIMES,
     level: float = 0.90,
     n_draws: int = 1_000,
+    block_length: float | None = None,
     seed: int,
 ) -> RegimeReport:
     """Results of each regime with intervals.
@@ -125,13 +126,14 @@ def by_regime(
     names : tuple of str, default=REGIMES
     level : float, 0..1, default=0.90
     n_draws : int, default=1,000
+    block_length : float, >= 1, optional
+        `automatic_block_length` of all results by default.
     seed : int
 
     Returns
     -------
     RegimeReport
-        Intervals are those of the stationary bootstrap over the bars of the regime joined together, with the block
-        length of all bars.
+        Intervals are those of the stationary bootstrap over the bars of the regime joined together.
 
     Point in time
     -------------
@@ -144,7 +146,7 @@ def by_regime(
     """
     if len(excess) != len(code):
         raise DataError(f"{len(excess)} results and {len(code)} regimes refused. Each bar has both.")
-    block = automatic_block_length(excess)
+    block = automatic_block_length(excess) if block_length is None else block_length
     total = float(excess[code >= 0].sum())
     n_known = int((code >= 0).sum())
     rows = []

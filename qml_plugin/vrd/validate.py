@@ -563,14 +563,17 @@ def ruin_paths(walk: WalkForward, t: Thresholds, *, n_paths: int, is_pessimist: 
     )  # fmt: skip
 
 
-def stressed_walk(walk: WalkForward, t: Thresholds, *, n_draws: int, seed: int) -> CostStress:
+def stressed_walk(
+    walk: WalkForward, t: Thresholds, *, n_draws: int, block_length: float | None = None, seed: int
+) -> CostStress:
     """The stitched walk at multiples of its costs, in excess of the market.
 
     Parameters
     ----------
     walk : WalkForward
     t : Thresholds
-    n_draws, seed : int
+    n_draws, block_length, seed
+        Of the intervals; as `cost_stress`.
 
     Returns
     -------
@@ -581,7 +584,9 @@ def stressed_walk(walk: WalkForward, t: Thresholds, *, n_draws: int, seed: int) 
     -------------
     Judges a finished run.
     """
-    return cost_stress(walk.excess, walk.costs, walk.bars_per_year, multiples=_multiples(t), n_draws=n_draws, seed=seed)
+    return cost_stress(
+        walk.excess, walk.costs, walk.bars_per_year, multiples=_multiples(t), n_draws=n_draws, block_length=block_length, seed=seed
+    )
 
 
 def permuted_search(

@@ -14,6 +14,7 @@ from qml_plugin.bars import Bars
 from qml_plugin.errors import DataError
 from qml_plugin.records import FloatArray, IntArray
 from qml_plugin.vrd.evaluation import Evaluate, Parameters, Trials, annual_sharpe, holds, run_trials
+from qml_plugin.vrd.kernels import open_over, range_sums
 
 Scheme = Literal["anchored", "rolling"]
 _FEWEST_BARS = 20  # of a window, for a Sharpe ratio of it to mean anything at all
@@ -85,46 +86,21 @@ class CombinatorialPaths:
     embargo_bars: int
 
 
-class _Sums:
-    """Running sums of the trials, so that the Sharpe ratio of any stretch costs a few subtractions."""
-
-    def __init__(self, trials: Trials) -> None:
-        returns, market = trials.returns, trials.market[:, None]
-        columns = (returns, returns**2, trials.exposure, returns * market, market, market**2, trials.exposure != 0)
-        self.sums = [np.vstack([np.zeros((1, c.shape[1])), np.cumsum(c, axis=0)]) for c in columns]
-        self.side = np.sign(trials.exposure)
-        self.per_year = trials.bars_per_year
-
-    def of(self, first: IntArray, end: IntArray) -> list[FloatArray]:
-        """Sums over [first, end), a pair for each trial, and the number of bars."""
-        column = np.arange(len(first))
-        found = [s[end, column % s.shape[1]] - s[first, column % s.shape[1]] for s in self.sums]
-        return [*found, (end - first).astype(np.float64)]
-
-    def open_from(self, edge: int) -> IntArray:
-        """First bar of the position that each trial carries over the edge; the edge itself where it carries none."""
-        n, k = self.side.shape
-        found = np.full(k, edge, dtype=np.int64)
-        if not 0 < edge < n:
-            return found
-        for j in np.flatnonzero((self.side[edge] != 0) & (self.side[edge] == self.side[edge - 1])):
-            other = np.flatnonzero(self.side[:edge, j] != self.side[edge, j])
-            found[j] = other[-1] + 1 if len(other) else 0
-        return found
-
-    def open_to(self, edge: int) -> IntArray:
-        """Bar after the last of the position that each trial carries over the edge; the edge where it carries none."""
-        n, k = self.side.shape
-        found = np.full(k, edge, dtype=np.int64)
-        if not 0 < edge < n:
-            return found
-        for j in np.flatnonzero((self.side[edge] != 0) & (self.side[edge] == self.side[edge - 1])):
-            other = np.flatnonzero(self.side[edge:, j] != self.side[edge, j])
-            found[j] = edge + other[0] if len(other) else n
-        return found
+def _sums(trials: Trials, first: IntArray, end: IntArray, out: FloatArray | None = None) -> FloatArray:
+    """Sums over [first, end), a pair for each trial, added to those given; see `range_sums`."""
+    total = np.zeros((8, trials.n_trials)) if out is None else out
+    range_sums(trials.returns, trials.exposure, trials.market, first, np.maximum(first, end), total)
+    return total
 
 
-def _sharpe_of_sums(sums: list[FloatArray], per_year: float) -> FloatArray:
+def _open_over(trials: Trials, edge: int) -> tuple[IntArray, IntArray]:
+    """First bar, and the bar after the last, of the position that each trial carries over the edge; else the edge."""
+    first, end = np.empty(trials.n_trials, dtype=np.int64), np.empty(trials.n_trials, dtype=np.int64)
+    open_over(trials.exposure, edge, first, end)
+    return first, end
+
+
+def _sharpe_of_sums(sums: FloatArray, per_year: float) -> FloatArray:
     """Annual Sharpe ratio of the excess; -inf where there was no position or too little to tell."""
     r, rr, x, rm, m, mm, held, n = sums
     n_safe = np.maximum(n, 1.0)
@@ -227,8 +203,7 @@ def walk_forward(
     """
     _check_embargo(embargo_bars)
     plan = plan_windows(trials.n_bars, n_windows=n_windows, first_train_frac=first_train_frac, scheme=scheme)
-    sums = _Sums(trials)
-    chosen = [_choose(trials, sums, *window, embargo_bars) for window in plan]
+    chosen = [_choose(trials, *window, embargo_bars) for window in plan]
     return _stitched(scheme, chosen, [trials] * len(plan))
 
 
@@ -281,7 +256,7 @@ def walk_forward_rerun(
             chosen.append(_none(train_first, test_first, test_end, str(error), is_failed=True))
             of_windows.append(None)
         else:
-            chosen.append(_choose(trials, _Sums(trials), train_first, test_first, test_end, embargo_bars))
+            chosen.append(_choose(trials, train_first, test_first, test_end, embargo_bars))
             of_windows.append(trials)
         if on_progress is not None:
             on_progress(done, len(plan))
@@ -349,23 +324,20 @@ def combinatorial_paths(
             f"{_FEWEST_BARS} bars or more, and there are at most {_MOST_SPLITS} splits."
         )
     edges = np.linspace(0, n, n_blocks + 1).round().astype(np.int64)
-    sums = _Sums(trials)
-    open_from = [sums.open_from(int(edge)) for edge in edges]
-    open_to = [sums.open_to(int(edge)) for edge in edges]
+    over = [_open_over(trials, int(edge)) for edge in edges]
     splits = list(combinations(range(n_blocks), n_test_blocks))
     chosen = np.full(len(splits), -1, dtype=np.int64)
     for i, tested in enumerate(splits):
-        total = [np.zeros(trials.n_trials) for _ in range(8)]
+        total = np.zeros((8, trials.n_trials))
         for block in sorted(set(range(n_blocks)) - set(tested)):
             first = np.full(trials.n_trials, edges[block])
             end = np.full(trials.n_trials, edges[block + 1])
             if block - 1 in tested:
-                first = np.maximum(open_to[block], edges[block] + embargo)
+                first = np.maximum(over[block][1], edges[block] + embargo)
             if block + 1 in tested:
-                end = np.minimum(end, open_from[block + 1])
+                end = np.minimum(end, over[block + 1][0])
             first = np.minimum(first, edges[block + 1])
-            for part, more in zip(total, sums.of(first, np.maximum(end, first)), strict=True):
-                part += more
+            _sums(trials, first, end, total)
         sharpe = _sharpe_of_sums(total, trials.bars_per_year)
         if np.isfinite(sharpe).any():
             chosen[i] = int(sharpe.argmax())
@@ -391,12 +363,12 @@ def _none(train_first: int, test_first: int, test_end: int, reason: str, *, is_f
     return Window(train_first, test_first, test_first, test_end, -1, None, np.nan, np.nan, 0, is_failed, reason)
 
 
-def _choose(trials: Trials, sums: _Sums, train_first: int, test_first: int, test_end: int, embargo: int) -> Window:
+def _choose(trials: Trials, train_first: int, test_first: int, test_end: int, embargo: int) -> Window:
     """The window with the trial that was best before it."""
     last = max(train_first, test_first - embargo)
-    end = np.minimum(sums.open_from(last), last)
+    end = np.minimum(_open_over(trials, last)[0], last)
     first = np.minimum(np.full(trials.n_trials, train_first), end)
-    sharpe = _sharpe_of_sums(sums.of(first, end), trials.bars_per_year)
+    sharpe = _sharpe_of_sums(_sums(trials, first, end), trials.bars_per_year)
     if not np.isfinite(sharpe).any():
         reason = "no trial had a position in training that had ended: nothing is held"
         return _none(train_first, test_first, test_end, reason, is_failed=False)
