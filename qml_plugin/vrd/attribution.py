@@ -187,13 +187,13 @@ def permutation_importance(
             continue
         weight = average_uniqueness(known_at[train], resolved_at[train], [""] * len(train))
         model = fit_confidence(X32[train], won_bool[train], weight, known_at[train], resolved_at[train], seed=seed)
-        speaks.append(model.speaks)
+        speaks.append(model.name)
         loss = log_loss(model.predict(X32[test]), won_bool[test])
         own.append(loss)
         base.append(log_loss(np.full(len(test), model.base_rate), won_bool[test]))
         for _ in range(n_repeats):
             losses.append(np.array([_shuffled_loss(model, X32[test], won_bool[test], j, rng) for j in range(len(names))]) - loss)
-        if model.speaks != "base_rate":
+        if model.name != "base_rate":
             contribution = np.mean([np.abs(model.contributions(row)) for row in X32[test]], axis=0)
     table = np.array(losses) if losses else np.full((1, len(names)), np.nan)
     error = table.std(axis=0, ddof=1) / np.sqrt(len(table)) if len(table) > 1 else np.full(len(names), np.nan)

@@ -166,7 +166,7 @@ def bars_per_year(bars: Bars) -> float:
     -------------
     Reads the first and the last stamp.
     """
-    return (len(bars) - 1) / ((bars.known_at[-1] - bars.known_at[0]) / _YEAR_US)
+    return (len(bars) - 1) / (int(bars.known_at[-1] - bars.known_at[0]) / _YEAR_US)
 
 
 def evaluation_of_stats(stats: Mapping[str, Any], bars: Bars) -> Evaluation:

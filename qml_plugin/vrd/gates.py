@@ -244,7 +244,9 @@ def _selection(found: Findings, t: Thresholds) -> _Answer:
     ledger = found.n_trials_ledger or 0
     alpha = t.selection_alpha
     numbers = {"n_trials": float(found.n_trials), "n_trials_ledger": float(ledger) if ledger else nan}
-    if found.walk is not None and (reason := _too_few_trades(found, t)):
+    if found.walk is None:
+        return _unknown(found, "selection", alpha, "without a walk-forward the trades are not counted")
+    if reason := _too_few_trades(found, t):
         return "INSUFFICIENT", nan, alpha, reason, numbers
     if found.n_trials < 2 and not ledger:
         reason = "how many trials were made is not known; search here, or let the ledger count"

@@ -95,7 +95,7 @@ class Steps:
         if path is None or not path.exists():
             return None
         try:
-            with np.load(path, allow_pickle=False) as held:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
                 arrays = {field: held[field] for field in held.files}
             return _decoded(orjson.loads(arrays.pop(_JSON).tobytes()), arrays)
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
