@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 _HOME = {
     "AuditReport": "qml_plugin.audit.findings",
     "Finding": "qml_plugin.audit.findings",
-    "SelfTest": "qml_plugin.audit.self_test",
+    "SelfTest": "qml_plugin.audit.proving",
     "audit": "qml_plugin.audit.examine",
-    "self_test": "qml_plugin.audit.self_test",
+    "self_test": "qml_plugin.audit.proving",
 }
 
 __all__ = ["AuditReport", "Finding", "SelfTest", "audit", "self_test"]
@@ -21,7 +21,7 @@ __all__ = ["AuditReport", "Finding", "SelfTest", "audit", "self_test"]
 if TYPE_CHECKING:
     from qml_plugin.audit.examine import audit
     from qml_plugin.audit.findings import AuditReport, Finding
-    from qml_plugin.audit.self_test import SelfTest, self_test
+    from qml_plugin.audit.proving import SelfTest, self_test
 
 
 def __getattr__(name: str) -> object:

@@ -86,7 +86,7 @@ def audit(
     started = time.monotonic()
     if n_cuts < 1:
         raise DataError(f"n_cuts is {n_cuts}. At least one bar must be cut at.")
-    frame, label = _frame_of(data)
+    frame, label = frame_of(data)
     examined = _Examination(_subject_of(subject, parameters, host), frame, n_cuts, seed, tolerance, ignore, on_step)
     examined.run(registry)
     return AuditReport(
@@ -293,7 +293,7 @@ def _is_equal(one: np.ndarray, other: np.ndarray) -> bool:
         return bool(np.array_equal(one, other))
 
 
-def _frame_of(data: pd.DataFrame | str | Path | None) -> tuple[pd.DataFrame, str]:
+def frame_of(data: pd.DataFrame | str | Path | None) -> tuple[pd.DataFrame, str]:
     """The bars as the host takes them, and what to call them."""
     if isinstance(data, pd.DataFrame):
         return (data if set(PRICES) <= set(data.columns) else read_bars(data)), "the bars given"

@@ -201,7 +201,7 @@ def _hint(difference: Difference, leads: Mapping[int, int]) -> str:
         return ""
     if difference.kind not in ("indicator", "attribute", "signal") or (len(leads) > 1 and difference.field == "shape"):
         return f"It changes up to {bars} before the bars do: what it rests on reads later bars."
-    is_near = farthest <= min(_FARTHEST_LEAD, 0.2 * min(leads))
+    is_near = farthest <= min(_FARTHEST_LEAD, 0.2 * max(leads))
     if is_near:
         return (
             f"It reads up to {bars} ahead, as shift(-{farthest}), a centred window, a backward fill, a label before its "

@@ -28,7 +28,7 @@ class SignalSubject:
 
     @property
     def name(self) -> str:
-        return getattr(self.function, "__qualname__", type(self.function).__name__)
+        return getattr(self.function, "__name__", type(self.function).__name__)
 
     has_memory = False
 
