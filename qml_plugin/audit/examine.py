@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
+from qml_plugin.adapters.run_memory import nothing_recorded
 from qml_plugin.audit.findings import AuditReport, Finding, finding_of, order_of
 from qml_plugin.audit.futures import FUTURES, other_future
 from qml_plugin.audit.signal_runs import SignalSubject
@@ -28,6 +29,7 @@ Step = Callable[[int, int, str], object]
 _SHORTEST_REST = 50
 _FEWEST_BARS = 50
 _BUNDLED = ("GOOG", "EURUSD")
+_CASH_IN_PRICES = 1000.0
 
 
 def audit(
@@ -87,7 +89,7 @@ def audit(
     if n_cuts < 1:
         raise DataError(f"n_cuts is {n_cuts}. At least one bar must be cut at.")
     frame, label = frame_of(data)
-    examined = _Examination(_subject_of(subject, parameters, host), frame, n_cuts, seed, tolerance, ignore, on_step)
+    examined = _Examination(_subject_of(subject, frame, parameters, host), frame, n_cuts, seed, tolerance, ignore, on_step)
     examined.run(registry)
     return AuditReport(
         examined.subject.name, label, len(frame), seed, tolerance, tuple(examined.cuts), examined.n_runs,
@@ -304,10 +306,17 @@ def frame_of(data: pd.DataFrame | str | Path | None) -> tuple[pd.DataFrame, str]
     return read_bars(data), Path(data).name
 
 
-def _subject_of(subject: Any, parameters: Mapping[str, Any] | None, host: Mapping[str, Any]) -> Subject:
-    found = find_object(subject) if isinstance(subject, str) else subject
+def _subject_of(
+    subject: Any, frame: pd.DataFrame, parameters: Mapping[str, Any] | None, host: Mapping[str, Any]
+) -> Subject:
+    found = subject
+    if isinstance(subject, str):
+        with nothing_recorded():  # a script that is imported for its class may run a backtest
+            found = find_object(subject)
     if is_strategy(found):
-        return StrategySubject(found, parameters or {}, host)
+        # Enough for a thousand units; the same in all runs, whatever prices their futures reach.
+        cash = max(10_000.0, _CASH_IN_PRICES * float(frame["High"].max()))
+        return StrategySubject(found, parameters or {}, {"cash": cash, **host})
     if isinstance(found, type) or not callable(found):
         raise DataError(
             f"{subject!r} is neither a Strategy of backtesting.py nor a function of a frame of bars. Name a class or function."

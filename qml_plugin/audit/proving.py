@@ -19,7 +19,7 @@ from qml_plugin.records import Signals
 
 #: Where a leak is planted: in an indicator that the strategy shows, in one that only its orders betray, in a function.
 PLACES = ("indicator", "orders only", "signals")
-_MOST_BARS = 1000
+_MOST_BARS = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def self_test(
     Parameters
     ----------
     data : DataFrame, path or str, optional
-        As for `audit`; of more than 1,000 bars the last ones are used.
+        As for `audit`; of more than 600 bars the last ones are used.
     n_cuts : int, default=20
     seed : int, default=0
     leaks : sequence of str
@@ -122,7 +122,11 @@ def planted_subject(leak: str, place: str, *, is_leaking: bool) -> type | Callab
                 self.side_at = side.__getitem__  # a function: nothing that could be compared hangs on the strategy
 
         def next(self) -> None:
-            side = int(side_of(self.score[-1:])[0]) if place == "indicator" else self.side_at(len(self.data) - 1)
+            if place == "indicator":
+                score = self.score[-1]
+                side = (score > 0) - (score < 0)
+            else:
+                side = self.side_at(len(self.data) - 1)
             if side and side * self.position.size <= 0:
                 self.position.close()
                 (self.buy if side > 0 else self.sell)(size=10)

@@ -18,7 +18,6 @@ from qml_plugin.audit.trace import Trace
 from qml_plugin.features import CATALOGUE
 from qml_plugin.records import Decision, Pattern, Run, Setup
 
-_CASH_IN_PRICES = 1000.0
 _NEIGHBOURS = ("pattern_id", "distance", "resolved_at", "is_win", "r_multiple")
 
 
@@ -65,11 +64,10 @@ class StrategySubject:
         """The trace, and of a strategy with a memory the run's record and its patterns."""
         recorder = _Recorder(Trace(len(frame)), through_bar, frozenset(state_bars))
         settings = {**self.parameters, **({"registry": None} if self.has_memory else {}), **parameters}
-        options = {"cash": max(10_000.0, _CASH_IN_PRICES * float(frame["High"].max())), **self.host}
         with warnings.catch_warnings(), no_progress_bars():
             warnings.simplefilter("ignore")
             try:
-                Backtest(frame, _traced(self.cls, recorder), **options).run(**settings)
+                Backtest(frame, _traced(self.cls, recorder), **self.host).run(**settings)
             except _ReachedTheCut:
                 pass
             except Exception as error:  # noqa: BLE001 - the strategy is the user's: whatever it raises is part of the trace

@@ -182,6 +182,8 @@ def _of_events(one: Trace, other: Trace, through_bar: int, tolerance: float) -> 
     for kind in one.events.keys() | other.events.keys():
         a, b = ([event for event in t.events.get(kind, ()) if event[0] <= through_bar] for t in (one, other))
         for i in range(max(len(a), len(b))):
+            if i < len(a) and i < len(b) and a[i] == b[i]:
+                continue
             found = _of_event(kind, a[i] if i < len(a) else None, b[i] if i < len(b) else None, tolerance)
             if found is not None:
                 yield found

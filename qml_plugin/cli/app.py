@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from qml_plugin import __version__
+from qml_plugin.cli.audit import audit
 from qml_plugin.cli.features import features_app, warmup
 from qml_plugin.cli.label import label
 from qml_plugin.cli.models import models_app, train
@@ -102,6 +103,7 @@ def stats(db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
     print_statistics(PatternRegistry(db, create=False).get_statistics(), as_json)
 
 
+app.command()(audit)
 app.command()(similar)
 app.command()(label)
 app.command()(train)
