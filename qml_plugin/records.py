@@ -30,11 +30,30 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
+class Level:
+    """A price, and the bar whose close broke it, or came back from beyond it."""
+
+    name: str
+    px: float
+    bar: int
+
+
+@dataclass(frozen=True, slots=True)
+class Zone:
+    """A range of prices, and the bar that it is the range of."""
+
+    low_px: float
+    high_px: float
+    bar: int
+
+
+@dataclass(frozen=True, slots=True)
 class Setup:
     """Geometry that a detector found; usable from the close of ``known_bar`` on.
 
     ``points`` are P1..P5 for a Quasimodo: left shoulder, the swing whose break is the change of character,
-    head, break of structure, entry. Other detectors may use other points, or none.
+    head, break of structure, entry. Other detectors may use other points, or none; ``levels`` and ``order_block`` are
+    what else they saw.
     """
 
     pattern_type: str
@@ -44,6 +63,8 @@ class Setup:
     stop_px: float | None = None
     target_px: float | None = None
     validity_score: float | None = None
+    levels: tuple[Level, ...] = ()
+    order_block: Zone | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

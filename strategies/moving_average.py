@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
-from backtesting import Strategy
-from backtesting.lib import crossover
 from numpy.typing import ArrayLike, NDArray
 
-from qml_plugin import PatternMixin
-from qml_plugin.features.kernels import wilder_atr
+from qml_plugin.adapters.array_strategy import ArrayStrategy, with_stops
+from qml_plugin.bars import Bars
+from qml_plugin.records import Signals
 
 
-class MovingAverageCross(PatternMixin, Strategy):
+class MovingAverageCross(ArrayStrategy):
     """Enter with all equity at every cross of two simple moving averages.
 
-    The attributes below are the parameters for `Backtest.run` and `Backtest.optimize`. Run it with
+    The attributes below are the parameters for `Backtest.run`, `Backtest.optimize` and `arrays`. Run it with
     ``Backtest(..., exclusive_orders=True)``: an entry then replaces the position, so that the opposite cross reverses
     it; without that the host has no margin left for the reversal and cancels it. With ``stop_loss_atr`` set, every
     entry also has a stop that many ATRs away and a target ``take_profit_rr`` times as far.
@@ -26,27 +25,21 @@ class MovingAverageCross(PatternMixin, Strategy):
     take_profit_rr = 2.0
     atr_period = 14
 
-    def init(self) -> None:
-        self.fast_mean = self.I(moving_average, self.data.Close, self.fast)
-        self.slow_mean = self.I(moving_average, self.data.Close, self.slow)
-        if self.stop_loss_atr is not None:  # the host starts trading once the ATR has a value
-            prices = (np.asarray(column, float) for column in (self.data.High, self.data.Low, self.data.Close))
-            self.atr = self.I(wilder_atr, *prices, self.atr_period, name="ATR", plot=False)
+    def lines(self, bars: Bars) -> dict[str, NDArray[np.float64]]:
+        return {f"mean({n})": moving_average(bars.close, n) for n in (self.fast, self.slow)}
 
-    def next(self) -> None:
-        if crossover(self.fast_mean, self.slow_mean):
-            self.buy(**self.stop_and_target(+1))
-        elif crossover(self.slow_mean, self.fast_mean):
-            self.sell(**self.stop_and_target(-1))
-
-    def stop_and_target(self, side: int) -> dict[str, float]:
-        """Stop and target of an entry made now; empty where there is no distance to place them at."""
-        if self.stop_loss_atr is None or not self.atr[-1] > 0:
-            return {}
-        price = self._broker._adjusted_price(side)  # incl. spread: the price against which the host checks them
-        risk = self.stop_loss_atr * self.atr[-1]
-        prices = {"sl": price - side * risk, "tp": price + side * self.take_profit_rr * risk}
-        return {name: px for name, px in prices.items() if px > 0}
+    def signals(self, bars: Bars) -> Signals:
+        above = moving_average(bars.close, self.fast) - moving_average(bars.close, self.slow)
+        side = np.zeros(len(bars))
+        side[1:][(above[:-1] < 0) & (above[1:] > 0)] = +1
+        side[1:][(above[:-1] > 0) & (above[1:] < 0)] = -1
+        return with_stops(
+            bars,
+            side,
+            stop_loss_atr=self.stop_loss_atr,
+            take_profit_rr=self.take_profit_rr,
+            atr_period=self.atr_period,
+        )
 
 
 def moving_average(prices: ArrayLike, period: int) -> NDArray[np.float64]:

@@ -2,54 +2,44 @@
 
 from __future__ import annotations
 
-from backtesting import Strategy
+import numpy as np
 
-from qml_plugin import PatternMixin
-from qml_plugin.bars import bars_from_frame
+from qml_plugin.adapters.array_strategy import ArrayStrategy
+from qml_plugin.bars import Bars
 from qml_plugin.detection import find_quasimodo
-from qml_plugin.records import Setup
+from qml_plugin.records import Setup, Signals
 
 
-class QMLStrategy(PatternMixin, Strategy):
+class QMLStrategy(ArrayStrategy):
     """Trade every Quasimodo in the direction of the break, with its own stop and target.
 
-    The attributes below are the parameters for `Backtest.run` and `Backtest.optimize`; `find_quasimodo` explains them.
-    ``size`` is the fraction of the free margin that one entry takes. Setups against the open position are passed over:
-    that position has its own stop and target. To trade some setups only, override `accepts` and call it; to trade
-    another pattern, override `find_setups`.
+    The attributes below are the parameters for `Backtest.run`, `Backtest.optimize` and `arrays`; `find_quasimodo`
+    explains them. ``size`` is the fraction of the free margin that one entry takes. Setups against the open position are
+    passed over: that position has its own stop and target. To trade another pattern, or some setups only, override
+    `find_setups`.
     """
 
-    atr_period = 14
+    swing_model = "atr"
     swing_atr = 1.0
+    fractal_bars = 3
+    atr_period = 14
     min_depth_ratio = 0.1
     max_depth_ratio = 2.0
     shoulder_tolerance = 0.5
     stop_loss_atr = 0.5
     take_profit_rr = 2.0
     max_wait_bars = 100
+    min_validity = 0.0
     size = 0.2
 
-    def init(self) -> None:
-        # The host shows all bars here, but a setup is used only at its known_bar, and knows nothing of later bars.
-        self.setups: dict[int, list[Setup]] = {}
-        for setup in self.find_setups():
-            self.setups.setdefault(setup.known_bar, []).append(setup)
-
-    def next(self) -> None:
-        found = self.setups.get(len(self.data) - 1, [])
-        best = max(found, key=lambda setup: setup.validity_score or 0.0, default=None)  # one entry per bar
-        if best is not None and self.accepts(best):
-            self.enter(best)
-
-    def find_setups(self) -> list[Setup]:
+    def find_setups(self, bars: Bars) -> list[Setup]:
         """All setups of the series, each with its stop and target."""
-        bars = bars_from_frame(
-            self.data.df, symbol=self.symbol or "UNKNOWN", timeframe=self.timeframe, bar_label=self.bar_label
-        )
         return find_quasimodo(
             bars,
-            atr_period=self.atr_period,
+            swing_model=self.swing_model,
             swing_atr=self.swing_atr,
+            fractal_bars=self.fractal_bars,
+            atr_period=self.atr_period,
             min_depth_ratio=self.min_depth_ratio,
             max_depth_ratio=self.max_depth_ratio,
             shoulder_tolerance=self.shoulder_tolerance,
@@ -58,13 +48,21 @@ class QMLStrategy(PatternMixin, Strategy):
             max_wait_bars=self.max_wait_bars,
         )
 
-    def accepts(self, setup: Setup) -> bool:
-        """Whether to trade this setup: not against an open position, nor where the spread eats it up."""
-        price = self._broker._adjusted_price(setup.side)  # incl. spread: what the host checks stop and target against
-        is_between = setup.side * setup.stop_px < setup.side * price < setup.side * setup.target_px
-        return is_between and self.position.size * setup.side >= 0
+    def signals(self, bars: Bars) -> Signals:
+        best: dict[int, Setup] = {}  # one entry per bar
+        for setup in self.find_setups(bars):
+            score, rival = setup.validity_score or 0.0, best.get(setup.known_bar)
+            if score >= self.min_validity and (rival is None or score > (rival.validity_score or 0.0)):
+                best[setup.known_bar] = setup
+        n = len(bars)
+        side, stop_px, target_px = np.zeros(n, np.int8), np.full(n, np.nan), np.full(n, np.nan)
+        for bar, setup in best.items():
+            side[bar], stop_px[bar], target_px[bar] = setup.side, setup.stop_px, setup.target_px
+        return Signals(side, stop_px, target_px, np.zeros(n, np.bool_), best)
 
-    def enter(self, setup: Setup) -> None:
-        """Order the setup at the market."""
-        place = self.buy if setup.side > 0 else self.sell
-        place(size=self.size, sl=setup.stop_px, tp=setup.target_px, tag=setup)
+    def may_enter(self, bar: int) -> bool:
+        return self.accepts(self.asked.setups[bar])
+
+    def accepts(self, setup: Setup) -> bool:
+        """Whether backtesting.py trades this setup: not against an open position."""
+        return self.position.size * setup.side >= 0

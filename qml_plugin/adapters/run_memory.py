@@ -429,9 +429,12 @@ def _inverse(scaled: FloatArray, estimate: ArrayLike, scale: Callable[[FloatArra
 def _rescaled(setup: Setup, unit: float) -> Setup:
     if unit == 1.0:
         return setup
+    block = setup.order_block
     return replace(
         setup,
         points=tuple(replace(point, px=point.px / unit) for point in setup.points),
+        levels=tuple(replace(level, px=level.px / unit) for level in setup.levels),
+        order_block=block and replace(block, low_px=block.low_px / unit, high_px=block.high_px / unit),
         stop_px=None if setup.stop_px is None else setup.stop_px / unit,
         target_px=None if setup.target_px is None else setup.target_px / unit,
     )

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import namedtuple
+from typing import Any
 
 import numpy as np
+from numba import njit
+from numpy.typing import NDArray
 
 from qml_plugin.bars import Bars
-from qml_plugin.detection.swings import Swing, directional_change_swings, refuse_unless_positive
+from qml_plugin.detection.swings import Swings, directional_changes, fractals, refuse_unless_positive
 from qml_plugin.errors import DataError
 from qml_plugin.features.kernels import wilder_atr
-from qml_plugin.records import FloatArray, Point, Setup
+from qml_plugin.records import FloatArray, IntArray, Level, Point, Setup, Zone
+
+SWING_MODELS = ("atr", "fractal")
+SWEEP_BARS = 3
+_ROW: Any = namedtuple("_ROW", "p1 p2 p3 p4 entry first_break change second_break sweep order_block")(*range(10))
 
 
 def find_quasimodo(
     bars: Bars,
     *,
-    atr_period: int = 14,
+    swing_model: str = "atr",
     swing_atr: float = 1.0,
+    fractal_bars: int = 3,
+    atr_period: int = 14,
     min_depth_ratio: float = 0.1,
     max_depth_ratio: float = 2.0,
     shoulder_tolerance: float = 0.5,
@@ -29,25 +38,31 @@ def find_quasimodo(
 
     The bearish one is made of five swings that follow one another, and a retest:
 
-    - an up-trend: the low P2 lies above the low before the left shoulder P1;
+    - an up-trend: the low P2 lies above P0, the low before the left shoulder;
     - P1, the left shoulder: a swing high;
-    - P2: the next swing low, whose break is the change of character;
+    - P2: the next swing low;
     - P3, the head: the next swing high, above P1 by `min_depth_ratio` to `max_depth_ratio` of the leg from P1 to P2;
-    - P4, the break of structure: the next swing low, below P2;
+    - the change of character: a close below P2 after the head, by the time that P4 is confirmed;
+    - P4, the low of that break: the next swing low, below P2;
     - P5, the entry: the first bar, from the one that confirmed P4 on, whose high comes within `shoulder_tolerance` ATRs
       of P1 or passes it. Its price is the close, at which the decision is made.
 
-    A close beyond the head before or at the retest ends the setup; so do `max_wait_bars` bars without a retest. Every
-    P1 to P4 gives one setup at most. The bullish one is the same on negated prices.
+    A close beyond the head, from the head to the retest, ends the setup; so do `max_wait_bars` bars without a retest.
+    Every P1 to P3 gives one setup at most. Where swings of one kind follow one another, the farthest so far counts. The
+    bullish one is the same on negated prices.
 
     Parameters
     ----------
     bars : Bars
         Of one symbol.
+    swing_model : {"atr", "fractal"}, default="atr"
+        Swings by directional change (`directional_change_swings`), or by the bars around them (`fractal_swings`).
+    swing_atr : float, ATRs, default=1.0
+        With ``"atr"``: how far the close must move away from an extreme to make it a swing.
+    fractal_bars : int, bars, default=3
+        With ``"fractal"``: bars needed on each side of a swing.
     atr_period : int, bars, default=14
         Period of Wilder's ATR, used for swings, tolerance and stop.
-    swing_atr : float, ATRs, default=1.0
-        How far the close must move away from an extreme to make it a swing.
     min_depth_ratio, max_depth_ratio : float, default=0.1 and 2.0
         Allowed height of the head above the left shoulder, in legs from P1 to P2.
     shoulder_tolerance : float, ATRs of the retest's bar, default=0.5
@@ -64,9 +79,20 @@ def find_quasimodo(
     list of Setup
         Sorted by ``known_bar``, bearish before bullish in one bar, then by the left shoulder. ``pattern_type`` is
         ``"bearish_qml"`` (side -1) or ``"bullish_qml"`` (side +1); ``points`` are P1 to P5, prices of real bars.
-        ``validity_score`` is the mean of four parts, each 0 to 1: entry near the shoulder (none at 1 ATR away), depth
-        in the middle of its range, head as high as the break is deep, and as many bars from P1 to the head as from the
-        head to the entry. A setup whose stop or target would not be a positive price is left out.
+        ``levels`` (bearish; each with its first such bar, and left out where there was none):
+
+        - ``"first break"``: a close above P1 on the way to the head, the last break with the trend;
+        - ``"change of character"``: the close below P2, the first break against it;
+        - ``"second break"``: a close below P0 by the time of the entry;
+        - ``"sweep"``: at most 2 bars after the first one that trades above P1 on the way to the head, a close below P1:
+          stops beyond the shoulder were taken, and the price came back.
+
+        ``order_block`` is the range of the last rising bar of the leg to P1, up to P1's own bar, from which the fall to
+        P2 began; None if no bar of the leg rises.
+        ``validity_score`` is the mean of seven parts, each 0 to 1: entry near the shoulder (none at 1 ATR away), depth
+        in the middle of its range, head as high as the break is deep, as many bars from P1 to the head as from the
+        head to the entry; and 1 each for a second break, a sweep, and an entry bar that trades in the order block.
+        A setup whose stop or target would not be a positive price is left out.
 
     Point in time
     -------------
@@ -75,100 +101,186 @@ def find_quasimodo(
     Raises
     ------
     DataError
-        If a parameter is not positive, or `min_depth_ratio` is not below `max_depth_ratio`.
+        If a parameter is not positive, `swing_model` is unknown, or `min_depth_ratio` is not below `max_depth_ratio`.
     """
-    rule = _Rule(min_depth_ratio, max_depth_ratio, shoulder_tolerance, stop_loss_atr, take_profit_rr, max_wait_bars)
-    swings = directional_change_swings(bars, atr_period=atr_period, threshold_atr=swing_atr)
-    if not swings:
+    rule = {
+        "min_depth_ratio": min_depth_ratio, "max_depth_ratio": max_depth_ratio, "shoulder_tolerance": shoulder_tolerance,
+        "stop_loss_atr": stop_loss_atr, "take_profit_rr": take_profit_rr, "max_wait_bars": max_wait_bars,
+    }  # fmt: skip
+    refuse_unless_positive(swing_atr=swing_atr, fractal_bars=fractal_bars, atr_period=atr_period, **rule)
+    if swing_model not in SWING_MODELS:
+        raise DataError(f"swing_model is {swing_model!r}. Use one of {', '.join(SWING_MODELS)}.")
+    if min_depth_ratio >= max_depth_ratio:
+        raise DataError(
+            f"min_depth_ratio is {min_depth_ratio!r} and max_depth_ratio {max_depth_ratio!r}: no head can "
+            "fit between them. Pass min_depth_ratio < max_depth_ratio."
+        )
+    if len(bars) < atr_period:
         return []
-    atr = wilder_atr(bars.high, bars.low, bars.close, atr_period)
-    mirrored = [Swing(swing.bar, -swing.px, not swing.is_high, swing.confirmed_bar) for swing in swings]
-    bearish = _bearish(bars.high, bars.close, atr, swings, rule)
-    bullish = [_mirror(setup) for setup in _bearish(-bars.low, -bars.close, atr, mirrored, rule)]
-    setups = [setup for setup in bearish + bullish if min(setup.stop_px or 0.0, setup.target_px or 0.0) > 0]
+    atr = wilder_atr(bars.high, bars.low, bars.close, int(atr_period))
+    swings = directional_changes(bars, atr, swing_atr) if swing_model == "atr" else fractals(bars, int(fractal_bars))
+    numbers = np.array(list(rule.values()), np.float64)
+    prices = np.array([bars.open, bars.high, bars.low, bars.close])
+    bearish = _search(prices, atr, swings.bar, swings.px, swings.is_high, swings.confirmed_bar, numbers)
+    mirrored = -prices[[0, 2, 1, 3]]
+    bullish = _search(mirrored, atr, swings.bar, -swings.px, ~swings.is_high, swings.confirmed_bar, numbers)
+    setups = _setups(bars, swings, *bearish, -1) + _setups(bars, swings, *bullish, +1)
     return sorted(setups, key=lambda setup: (setup.known_bar, setup.side, setup.points[0].bar))
 
 
-@dataclass(frozen=True, slots=True)
-class _Rule:
-    min_depth_ratio: float
-    max_depth_ratio: float
-    shoulder_tolerance: float
-    stop_loss_atr: float
-    take_profit_rr: float
-    max_wait_bars: int
-
-    def __post_init__(self) -> None:
-        refuse_unless_positive(**{name: getattr(self, name) for name in self.__slots__})
-        if self.min_depth_ratio >= self.max_depth_ratio:
-            raise DataError(
-                f"min_depth_ratio is {self.min_depth_ratio!r} and max_depth_ratio {self.max_depth_ratio!r}: no head can "
-                "fit between them. Pass min_depth_ratio < max_depth_ratio."
-            )
-
-
-def _bearish(high: FloatArray, close: FloatArray, atr: FloatArray, swings: list[Swing], rule: _Rule) -> list[Setup]:
-    """Setups with a head on top, in the prices given, which are negative for the bullish ones."""
+def _setups(bars: Bars, swings: Swings, rows: IntArray, values: FloatArray, side: int) -> list[Setup]:
+    """Rows of a search as setups with the prices of the bars; `values` are on the prices that were searched."""
+    at, px, confirmed_bar = swings.bar.tolist(), swings.px.tolist(), swings.confirmed_bar.tolist()
+    levels = (("first break", _ROW.p1), ("change of character", _ROW.p2), ("second break", -1), ("sweep", _ROW.p1))
     setups = []
-    for before, p1, p2, p3, p4 in zip(swings, swings[1:], swings[2:], swings[3:], swings[4:], strict=False):
-        if not (p1.is_high and before.px < p2.px and p4.px < p2.px):
+    for row, (stop_px, target_px, score, p0_px) in zip(
+        rows.tolist(), (values * [-side, -side, 1, -side]).tolist(), strict=True
+    ):
+        if stop_px <= 0 or target_px <= 0:
             continue
-        depth_ratio = (p3.px - p1.px) / (p1.px - p2.px)
-        if not rule.min_depth_ratio <= depth_ratio <= rule.max_depth_ratio:
-            continue
-        wait = slice(p4.confirmed_bar, p4.confirmed_bar + int(rule.max_wait_bars) + 1)
-        is_over = close[wait] > p3.px
-        is_retest = (high[wait] >= p1.px - rule.shoulder_tolerance * atr[wait]) & (atr[wait] > 0)
-        first = int(np.argmax(is_over | is_retest))
-        if is_retest[first] and not is_over[first]:
-            setups.append(_setup((p1, p2, p3, p4), p4.confirmed_bar + first, close, atr, depth_ratio, rule))
+        entry, block = row[_ROW.entry], row[_ROW.order_block]
+        swing = [Point(at[i], px[i], confirmed_bar[i]) for i in row[:4]]
+        setups.append(
+            Setup(
+                pattern_type="bearish_qml" if side < 0 else "bullish_qml",
+                side=side,
+                points=(*swing, Point(entry, float(bars.close[entry]), entry)),
+                known_bar=entry,
+                stop_px=stop_px,
+                target_px=target_px,
+                validity_score=score,
+                levels=tuple(
+                    Level(name, p0_px if point < 0 else swing[point].px, bar)
+                    for (name, point), bar in zip(levels, row[_ROW.first_break : _ROW.order_block], strict=True)
+                    if bar >= 0
+                ),
+                order_block=Zone(float(bars.low[block]), float(bars.high[block]), block) if block >= 0 else None,
+            )
+        )
     return setups
 
 
-def _setup(
-    swings: tuple[Swing, Swing, Swing, Swing],
-    bar: int,
-    close: FloatArray,
+@njit(cache=True)
+def _search(
+    prices: FloatArray,
     atr: FloatArray,
+    swing_bar: IntArray,
+    swing_px: FloatArray,
+    is_high: NDArray[np.bool_],
+    confirmed_bar: IntArray,
+    rule: FloatArray,
+) -> tuple[IntArray, FloatArray]:
+    """Setups with a head on top: `_ROW` of places of swings and bars (-1: none); stop, target, score, price of P0."""
+    n = len(swing_bar)
+    rows, values = np.empty((n, 10), np.int64), np.empty((n, 4))
+    chain = np.empty(n, np.int64)  # places of the swings that alternate: of a run of one kind, the farthest so far
+    count, length, settled = 0, 0, -1
+    for j in range(n):
+        if length > 0 and is_high[chain[length - 1]] == is_high[j]:
+            gained = swing_px[j] - swing_px[chain[length - 1]]
+            if (gained if is_high[j] else -gained) <= 0:
+                continue
+            chain[length - 1] = j
+        else:
+            chain[length] = j
+            length += 1
+        if length < 5 or is_high[j]:
+            continue
+        p0, p1, p2, p3 = chain[length - 5], chain[length - 4], chain[length - 3], chain[length - 2]
+        if p3 == settled or not (swing_px[p0] < swing_px[p2] < swing_px[p1] and swing_px[j] < swing_px[p2]):
+            continue
+        depth_ratio = (swing_px[p3] - swing_px[p1]) / (swing_px[p1] - swing_px[p2])
+        if not rule[0] <= depth_ratio <= rule[1]:
+            continue
+        change = _first_beyond(-prices[3], -swing_px[p2], swing_bar[p3] + 1, confirmed_bar[j])
+        if change < 0:
+            continue
+        last = min(confirmed_bar[j] + int(rule[5]), prices.shape[1] - 1)
+        for later in range(j + 1, n):  # until a lower low takes the place of P4
+            if is_high[later]:
+                break
+            if swing_px[later] < swing_px[j]:
+                last = min(last, confirmed_bar[later] - 1)
+                break
+        over = _first_beyond(prices[3], swing_px[p3], swing_bar[p3] + 1, last)
+        entry = -1
+        for t in range(confirmed_bar[j], last + 1):
+            if atr[t] > 0 and prices[1, t] >= swing_px[p1] - rule[2] * atr[t]:
+                entry = t
+                break
+        if over >= 0 and (entry < 0 or over <= entry):
+            settled = p3
+            continue
+        if entry < 0:
+            continue
+        settled = p3
+        _describe(
+            prices,
+            atr,
+            swing_bar,
+            swing_px,
+            (p0, p1, p2, p3, j),
+            (entry, change),
+            depth_ratio,
+            rule,
+            rows[count],
+            values[count],
+        )
+        count += 1
+    return rows[:count], values[:count]
+
+
+@njit(cache=True)
+def _first_beyond(px: FloatArray, level: float, first: int, last: int) -> int:
+    """First bar from `first` to `last` whose price lies above the level; -1 if none does."""
+    for t in range(first, last + 1):
+        if px[t] > level:
+            return t
+    return -1
+
+
+@njit(cache=True)
+def _describe(
+    prices: FloatArray,
+    atr: FloatArray,
+    swing_bar: IntArray,
+    swing_px: FloatArray,
+    swings: tuple[int, int, int, int, int],
+    bars: tuple[int, int],
     depth_ratio: float,
-    rule: _Rule,
-) -> Setup:
-    p1, p2, p3, p4 = swings
-    entry_px, unit = float(close[bar]), float(atr[bar])
-    stop_px = p3.px + rule.stop_loss_atr * unit
-    middle = (rule.min_depth_ratio + rule.max_depth_ratio) / 2
-    parts = (
-        1 - min(1.0, abs(entry_px - p1.px) / unit),
-        1 - abs(depth_ratio - middle) / (rule.max_depth_ratio - middle),
-        _balance(p3.px - p1.px, p2.px - p4.px),
-        _balance(p3.bar - p1.bar, bar - p3.bar),
-    )
-    return Setup(
-        pattern_type="bearish_qml",
-        side=-1,
-        points=(*(Point(swing.bar, swing.px, swing.confirmed_bar) for swing in swings), Point(bar, entry_px, bar)),
-        known_bar=bar,
-        stop_px=stop_px,
-        target_px=entry_px - rule.take_profit_rr * (stop_px - entry_px),
-        validity_score=sum(parts) / len(parts),
-    )
+    rule: FloatArray,
+    row: IntArray,
+    value: FloatArray,
+) -> None:
+    """Fill one row of `_search`: what else was seen, stop, target and score."""
+    p0, p1, p2, p3, p4 = swings
+    entry, change = bars
+    row[0], row[1], row[2], row[3] = p1, p2, p3, p4
+    row[_ROW.entry], row[_ROW.change] = entry, change
+    row[_ROW.first_break] = _first_beyond(prices[3], swing_px[p1], swing_bar[p2] + 1, swing_bar[p3])
+    row[_ROW.second_break] = _first_beyond(-prices[3], -swing_px[p0], swing_bar[p3] + 1, entry)
+    beyond = _first_beyond(prices[1], swing_px[p1], swing_bar[p2] + 1, swing_bar[p3])
+    row[_ROW.sweep] = _first_beyond(-prices[3], -swing_px[p1], beyond, min(beyond + SWEEP_BARS - 1, entry))
+    block = swing_bar[p1]
+    while block > swing_bar[p0] and not prices[3, block] > prices[0, block]:
+        block -= 1
+    row[_ROW.order_block] = block if block > swing_bar[p0] else -1
+    close = prices[3, entry]
+    stop = swing_px[p3] + rule[3] * atr[entry]
+    value[0], value[1], value[3] = stop, close - rule[4] * (stop - close), swing_px[p0]
+    middle = (rule[0] + rule[1]) / 2
+    parts = 1.0 - min(1.0, abs(close - swing_px[p1]) / atr[entry])
+    parts += 1.0 - abs(depth_ratio - middle) / (rule[1] - middle)
+    parts += _balance(swing_px[p3] - swing_px[p1], swing_px[p2] - swing_px[p4])
+    parts += _balance(swing_bar[p3] - swing_bar[p1], entry - swing_bar[p3])
+    parts += row[_ROW.second_break] >= 0
+    parts += row[_ROW.sweep] >= 0
+    if block > swing_bar[p0]:
+        parts += prices[1, entry] >= prices[2, block] and prices[2, entry] <= prices[1, block]
+    value[2] = parts / 7
 
 
+@njit(cache=True)
 def _balance(one: float, other: float) -> float:
     """1 for equal sizes, towards 0 the more they differ."""
     return min(one, other) / max(one, other)
-
-
-def _mirror(setup: Setup) -> Setup:
-    """The same setup on negated prices."""
-    assert setup.stop_px is not None
-    assert setup.target_px is not None
-    return Setup(
-        pattern_type="bullish_qml",
-        side=-setup.side,
-        points=tuple(Point(point.bar, -point.px, point.confirmed_bar) for point in setup.points),
-        known_bar=setup.known_bar,
-        stop_px=-setup.stop_px,
-        target_px=-setup.target_px,
-        validity_score=setup.validity_score,
-    )

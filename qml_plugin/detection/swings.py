@@ -1,4 +1,4 @@
-"""Swings by directional change: a turn counts once the close has moved away from it by a multiple of ATR."""
+"""Swings: turns of the price, by how far it has moved away from them or by the bars around them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from qml_plugin.bars import Bars
 from qml_plugin.errors import DataError
@@ -63,11 +64,82 @@ def directional_change_swings(bars: Bars, *, atr_period: int = 14, threshold_atr
     refuse_unless_positive(atr_period=atr_period, threshold_atr=threshold_atr)
     if len(bars) < atr_period:
         return []
-    atr = wilder_atr(bars.high, bars.low, bars.close, atr_period)
-    swing_bar, is_high, confirmed_bar = _confirm(bars.high, bars.low, bars.close, atr, float(threshold_atr))
-    px = np.where(is_high, bars.high[swing_bar], bars.low[swing_bar])
-    columns = (swing_bar.tolist(), px.tolist(), is_high.tolist(), confirmed_bar.tolist())
-    return [Swing(*values) for values in zip(*columns, strict=True)]
+    atr = wilder_atr(bars.high, bars.low, bars.close, int(atr_period))
+    return directional_changes(bars, atr, threshold_atr).as_list()
+
+
+def fractal_swings(bars: Bars, *, fractal_bars: int = 3) -> list[Swing]:
+    """Swing highs and lows by the bars around them, in the order in which they were confirmed.
+
+    A swing high is a high above those of the `fractal_bars` bars before it and not below those of the `fractal_bars`
+    bars after it, the last of which confirms it. Lows mirror this. A bar that is both is neither. Highs and lows need
+    not alternate.
+
+    Parameters
+    ----------
+    bars : Bars
+        Of one symbol.
+    fractal_bars : int, bars, default=3
+        Bars needed on each side.
+
+    Returns
+    -------
+    list of Swing
+        ``bar`` increases strictly; ``confirmed_bar`` is ``bar + fractal_bars``.
+
+    Point in time
+    -------------
+    Swings with ``confirmed_bar < n`` depend on bars[:n] only. Ties: the first of equal highs wins.
+
+    Raises
+    ------
+    DataError
+        If `fractal_bars` is not a positive whole number.
+
+    References
+    ----------
+    Williams (1995), Trading Chaos: fractals of two bars on each side; differs in: any number of bars, tie rule.
+    """
+    refuse_unless_positive(fractal_bars=fractal_bars)
+    return fractals(bars, int(fractal_bars)).as_list()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Swings:
+    """Swings as arrays of shape (n_swings,), in the order in which they were confirmed."""
+
+    bar: IntArray
+    px: FloatArray
+    is_high: NDArray[np.bool_]
+    confirmed_bar: IntArray
+
+    def as_list(self) -> list[Swing]:
+        columns = (self.bar.tolist(), self.px.tolist(), self.is_high.tolist(), self.confirmed_bar.tolist())
+        return [Swing(*values) for values in zip(*columns, strict=True)]
+
+
+def directional_changes(bars: Bars, atr: FloatArray, threshold_atr: float) -> Swings:
+    """`directional_change_swings` as arrays, of an ATR that is at hand."""
+    bar, is_high, confirmed_bar = _confirm(bars.high, bars.low, bars.close, atr, float(threshold_atr))
+    return Swings(bar, np.where(is_high, bars.high[bar], bars.low[bar]), is_high, confirmed_bar)
+
+
+def fractals(bars: Bars, fractal_bars: int) -> Swings:
+    """`fractal_swings` as arrays."""
+    is_high, is_low = _is_peak(bars.high, fractal_bars), _is_peak(-bars.low, fractal_bars)
+    bar = np.flatnonzero(is_high != is_low)
+    return Swings(bar, np.where(is_high[bar], bars.high[bar], bars.low[bar]), is_high[bar], bar + fractal_bars)
+
+
+def _is_peak(px: FloatArray, k: int) -> NDArray[np.bool_]:
+    """Above the k values before it, and not below the k after it."""
+    n = len(px)
+    out = np.zeros(n, np.bool_)
+    if n > 2 * k:
+        highest = np.lib.stride_tricks.sliding_window_view(px, k).max(axis=1)  # entry i: of px[i : i + k]
+        middle = px[k : n - k]
+        out[k : n - k] = (middle > highest[: n - 2 * k]) & (middle >= highest[k + 1 : n - k + 1])
+    return out
 
 
 def refuse_unless_positive(**parameters: float) -> None:

@@ -88,6 +88,15 @@ def _refuse_unknown(setup: Setup, at: int) -> None:
         raise LookAheadError(
             f"the setup of an entry at bar {at} is known at bar {setup.known_bar} only. Enter at its known_bar or later."
         )
+    block = setup.order_block
+    for name, bar in [(level.name, level.bar) for level in setup.levels] + (
+        [("order block", block.bar)] if block else []
+    ):
+        if bar > at:
+            raise LookAheadError(
+                f"the {name} of a setup lies at bar {bar}, but the entry is at bar {at}. Geometry must be known by the close "
+                "of the entry's bar."
+            )
     for number, point in enumerate(setup.points, 1):
         if max(point.bar, point.confirmed_bar) > at:
             raise LookAheadError(

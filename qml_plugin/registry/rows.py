@@ -145,7 +145,12 @@ def _setup_json(pattern: Pattern) -> str:
 
 
 def _geometry(setup: Setup) -> Row:
-    return {
+    more: Row = {}  # what a detector did not see is left out, so that its rows are those of earlier versions
+    if setup.levels:
+        more["levels"] = [asdict(level) for level in setup.levels]
+    if setup.order_block is not None:
+        more["order_block"] = asdict(setup.order_block)
+    return more | {
         "pattern_type": setup.pattern_type,
         "side": int(setup.side),
         "points": [asdict(point) for point in setup.points],

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -5,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qml_plugin.bars import bars_from_frame
-from qml_plugin.detection import directional_change_swings, find_quasimodo
+from qml_plugin.detection import directional_change_swings, find_quasimodo, fractal_swings
 from qml_plugin.errors import DataError
 from qml_plugin.features.kernels import wilder_atr
-from qml_plugin.records import Point, Setup
+from qml_plugin.records import Level, Point, Zone
+from tests.detection.twin import slow_setups
 
 BEARISH = [120.0, 90.0, 110.0, 100.0, 115.0, 95.0, 113.0]  # P0 90, P1 110, P2 100, P3 115, P4 95, way back
 
@@ -19,71 +22,41 @@ def upside_down(frame):
     return turned[["Open", "High", "Low", "Close"]]
 
 
-def slow_setups(bars, swing_atr=1.0, tolerance=0.5, depth=(0.1, 2.0), stop_atr=0.5, rr=2.0, max_wait=100):
-    """Bar after bar as a trader would live it, with both sides spelt out."""
-    atr = wilder_atr(bars.high, bars.low, bars.close, 14)
-    swings = directional_change_swings(bars, threshold_atr=swing_atr)
-    setups, finished = [], set()
-    for t in range(len(bars)):
-        known = [swing for swing in swings if swing.confirmed_bar <= t]
-        for p0, p1, p2, p3, p4 in zip(known, known[1:], known[2:], known[3:], known[4:], strict=False):
-            if p1.bar in finished:
-                continue
-            if t - p4.confirmed_bar > max_wait:
-                finished.add(p1.bar)
-                continue
-            ratio = (p3.px - p1.px) / (p1.px - p2.px)
-            if not depth[0] <= ratio <= depth[1]:
-                continue
-            if p1.is_high:
-                if not (p0.px < p2.px and p3.px > p1.px and p4.px < p2.px):
-                    continue
-                is_over = bars.close[t] > p3.px
-                is_retest = bars.high[t] >= p1.px - tolerance * atr[t]
-                stop = p3.px + stop_atr * atr[t]
-                target = bars.close[t] - rr * (stop - bars.close[t])
-            else:
-                if not (p0.px > p2.px and p3.px < p1.px and p4.px > p2.px):
-                    continue
-                is_over = bars.close[t] < p3.px
-                is_retest = bars.low[t] <= p1.px + tolerance * atr[t]
-                stop = p3.px - stop_atr * atr[t]
-                target = bars.close[t] + rr * (bars.close[t] - stop)
-            if is_over:
-                finished.add(p1.bar)
-            elif is_retest:
-                finished.add(p1.bar)
-                swings_bars = [p.bar for p in (p1, p2, p3, p4)]
-                setups.append((t, -1 if p1.is_high else 1, *swings_bars, float(stop), float(target)))
-    return sorted(setups)
+SWINGS = {
+    "atr": lambda bars: directional_change_swings(bars),
+    "fractal": lambda bars: fractal_swings(bars),
+}
 
 
-def in_short(setup):
-    return (setup.known_bar, setup.side, *(p.bar for p in setup.points[:4]), setup.stop_px, setup.target_px)
+def agree(found, slow):
+    """The same setups, but for rounding in the score."""
+    assert [setup.validity_score for setup in found] == pytest.approx([setup.validity_score for setup in slow])
+    unscored = [[dataclasses.replace(setup, validity_score=None) for setup in setups] for setups in (found, slow)]
+    assert unscored[0] == unscored[1]
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_equals_the_slow_twin(walk, as_bars, seed):
-    bars = as_bars(walk(seed, 600))
-    assert [in_short(setup) for setup in find_quasimodo(bars)] == slow_setups(bars)
+@pytest.mark.parametrize("model", SWINGS)
+@pytest.mark.parametrize("seed", range(4))
+def test_equals_the_slow_twin(walk, as_bars, model, seed):
+    bars = as_bars(walk(seed, 500))
+    found = find_quasimodo(bars, swing_model=model)
+    agree(found, slow_setups(bars, SWINGS[model](bars)))
+    assert found
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_equals_the_slow_twin_with_other_parameters(walk, as_bars, seed):
     bars = as_bars(walk(seed, 500))
-    found = find_quasimodo(
-        bars,
-        swing_atr=0.5,
-        min_depth_ratio=0.3,
-        max_depth_ratio=1.0,
-        shoulder_tolerance=1.0,
-        stop_loss_atr=1.5,
-        take_profit_rr=3.0,
-        max_wait_bars=10,
-    )
-    slow = slow_setups(bars, 0.5, tolerance=1.0, depth=(0.3, 1.0), stop_atr=1.5, rr=3.0, max_wait=10)
-    assert [in_short(setup) for setup in found] == slow
-    assert found
+    rule = {"shoulder_tolerance": 1.0, "stop_loss_atr": 1.5, "take_profit_rr": 3.0, "max_wait_bars": 10}
+    depth = {"min_depth_ratio": 0.3, "max_depth_ratio": 1.0}
+    told = {"tolerance": 1.0, "depth": (0.3, 1.0), "stop_atr": 1.5, "rr": 3.0, "max_wait": 10}
+    for model, model_bars, swings in (
+        ("atr", {"swing_atr": 0.5}, directional_change_swings(bars, threshold_atr=0.5)),
+        ("fractal", {"fractal_bars": 2}, fractal_swings(bars, fractal_bars=2)),
+    ):
+        found = find_quasimodo(bars, swing_model=model, **model_bars, **rule, **depth)
+        agree(found, slow_setups(bars, swings, **told))
+        assert found
 
 
 def test_finds_the_bearish_pattern_where_it_was_built(path, as_bars):
@@ -98,7 +71,26 @@ def test_finds_the_bearish_pattern_where_it_was_built(path, as_bars):
     assert setup.stop_px == pytest.approx(115.5 + 0.5 * atr[110])
     assert setup.target_px == pytest.approx(110 - 2 * (setup.stop_px - 110))
     near, depth = 1 - 0.5 / atr[110], 1 - abs(5 / 11 - 1.05) / 0.95
-    assert setup.validity_score == pytest.approx((near + depth + 1.0 + 25 / 35) / 4)
+    assert setup.validity_score == pytest.approx((near + depth + 1.0 + 25 / 35) / 7)
+    assert setup.levels == (Level("first break", 110.5, 71), Level("change of character", 99.5, 91))
+    assert setup.order_block is None  # its bars close where they open
+
+
+def test_sweep_second_break_and_order_block_are_found_where_they_were_built(path, as_bars):
+    frame = path(
+        [120.0, 97.0, 110.0, 100.0, 115.0, 95.0, 113.0]
+    )  # P0 96.5 at bar 23, P1 110.5 at 36, P3 at 61, P4 at 81
+    frame.iloc[33, [0, 2]] = 106.0, 105.5  # a rising bar: opens below its close of 107
+    frame.iloc[57, 1] = 111.5  # trades above P1, and closes at 111 ...
+    frame.iloc[58, [2, 3]] = 109.0, 110.0  # ... the next one closes below it
+    (setup,) = [found for found in find_quasimodo(as_bars(frame)) if found.points[2].bar == 61]
+    assert {level.name: (level.px, level.bar) for level in setup.levels} == {
+        "first break": (110.5, 57),
+        "change of character": (99.5, 77),
+        "second break": (96.5, 80),
+        "sweep": (110.5, 58),
+    }
+    assert setup.order_block == Zone(105.5, 107.5, 33)
 
 
 def test_the_bullish_pattern_is_the_mirror_image(path, as_bars):
@@ -109,6 +101,7 @@ def test_the_bullish_pattern_is_the_mirror_image(path, as_bars):
     assert bullish.stop_px == pytest.approx(205 - bearish.stop_px)
     assert bullish.target_px == pytest.approx(205 - bearish.target_px)
     assert bullish.validity_score == pytest.approx(bearish.validity_score)
+    assert bullish.levels == tuple(Level(one.name, 205 - one.px, one.bar) for one in bearish.levels)
 
 
 @pytest.mark.parametrize(
@@ -144,13 +137,14 @@ def test_without_a_positive_target_there_is_no_setup(path, as_bars):
     assert find_quasimodo(bars, take_profit_rr=20.0) == []
 
 
+@pytest.mark.parametrize("model", SWINGS)
 @given(seed=st.integers(0, 10_000), cut=st.integers(2, 499))
 @settings(max_examples=60, deadline=None)
-def test_the_past_does_not_change_with_the_future(walk, as_bars, seed, cut):
+def test_the_past_does_not_change_with_the_future(walk, as_bars, model, seed, cut):
     frame, other = walk(seed, 500), walk(seed + 1, 500)
-    known = [setup for setup in find_quasimodo(as_bars(frame)) if setup.known_bar < cut]
-    replaced = find_quasimodo(as_bars(pd.concat([frame[:cut], other[cut:]])))
-    assert find_quasimodo(as_bars(frame[:cut])) == known
+    known = [setup for setup in find_quasimodo(as_bars(frame), swing_model=model) if setup.known_bar < cut]
+    replaced = find_quasimodo(as_bars(pd.concat([frame[:cut], other[cut:]])), swing_model=model)
+    assert find_quasimodo(as_bars(frame[:cut]), swing_model=model) == known
     assert [setup for setup in replaced if setup.known_bar < cut] == known
 
 
@@ -164,12 +158,15 @@ def test_bars_without_any_range_do_no_harm(walk, as_bars, seed):
     assert all(setup.side * (setup.points[4].px - setup.stop_px) > 0 for setup in setups)
 
 
-def test_every_cut_of_one_series_agrees(walk, as_bars):
-    frame = walk(3, 400)
-    setups = find_quasimodo(as_bars(frame))
-    assert len(setups) > 3
+@pytest.mark.parametrize("model", SWINGS)
+def test_every_cut_of_one_series_agrees(walk, as_bars, model):
+    frame = walk(1, 400)
+    setups = find_quasimodo(as_bars(frame), swing_model=model, swing_atr=0.5, fractal_bars=2)
+    assert len(setups) > 1
     for cut in range(2, 401):
-        assert find_quasimodo(as_bars(frame[:cut])) == [setup for setup in setups if setup.known_bar < cut]
+        known = [setup for setup in setups if setup.known_bar < cut]
+        assert find_quasimodo(as_bars(frame[:cut]), swing_model=model, swing_atr=0.5, fractal_bars=2) == known
+        assert all(level.bar <= setup.known_bar for setup in known for level in setup.levels)
 
 
 @given(seed=st.integers(0, 10_000), exponent=st.integers(-8, 8))
@@ -178,9 +175,15 @@ def test_scale_does_not_matter(walk, as_bars, seed, exponent):
     factor, frame = 2.0**exponent, walk(seed, 300)
 
     def scaled(setup):
-        points = tuple(Point(p.bar, p.px * factor, p.confirmed_bar) for p in setup.points)
-        stop_px, target_px = setup.stop_px * factor, setup.target_px * factor
-        return Setup(setup.pattern_type, setup.side, points, setup.known_bar, stop_px, target_px, setup.validity_score)
+        block = setup.order_block
+        return dataclasses.replace(
+            setup,
+            points=tuple(Point(p.bar, p.px * factor, p.confirmed_bar) for p in setup.points),
+            stop_px=setup.stop_px * factor,
+            target_px=setup.target_px * factor,
+            levels=tuple(Level(level.name, level.px * factor, level.bar) for level in setup.levels),
+            order_block=block and Zone(block.low_px * factor, block.high_px * factor, block.bar),
+        )
 
     assert find_quasimodo(as_bars(frame * factor)) == [scaled(setup) for setup in find_quasimodo(as_bars(frame))]
 
@@ -229,7 +232,8 @@ def test_both_sides_occur_once_each_and_in_order(market):
         ({"max_wait_bars": 0}, "max_wait_bars is 0. It must be a positive"),
         ({"max_wait_bars": 1.5}, "max_wait_bars is 1.5. It counts bars"),
         ({"stop_loss_atr": float("inf")}, "stop_loss_atr is inf. It must be a positive"),
-        ({"swing_atr": 0.0}, "threshold_atr is 0.0. It must be a positive"),
+        ({"swing_atr": 0.0}, "swing_atr is 0.0. It must be a positive"),
+        ({"swing_model": "zigzag"}, "swing_model is 'zigzag'. Use one of atr, fractal"),
         ({"min_depth_ratio": 2.0}, r"min_depth_ratio is 2.0 and max_depth_ratio 2.0: no head can fit"),
     ],
 )

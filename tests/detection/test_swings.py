@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qml_plugin.detection import Swing, directional_change_swings
+from qml_plugin.detection import Swing, directional_change_swings, fractal_swings
 from qml_plugin.errors import DataError
 from qml_plugin.features.kernels import wilder_atr
 
@@ -111,3 +111,25 @@ def test_flat_or_short_series_have_no_swings(as_bars):
 def test_refuses_parameters_without_meaning(walk, as_bars, parameter, message):
     with pytest.raises(DataError, match=message):
         directional_change_swings(as_bars(walk(0, 50)), **parameter)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_fractals_equal_the_slow_twin(walk, as_bars, seed, k):
+    bars = as_bars(walk(seed, 300))
+    slow = []
+    for t in range(k, 300 - k):
+        before, after = range(t - k, t), range(t + 1, t + k + 1)
+        is_high = all(bars.high[t] > bars.high[u] for u in before) and all(bars.high[t] >= bars.high[u] for u in after)
+        is_low = all(bars.low[t] < bars.low[u] for u in before) and all(bars.low[t] <= bars.low[u] for u in after)
+        if is_high != is_low:
+            slow.append(Swing(t, bars.high[t] if is_high else bars.low[t], is_high, t + k))
+    assert fractal_swings(bars, fractal_bars=k) == slow
+    assert len(slow) > 10
+    assert fractal_swings(as_bars(walk(seed, 300)[:150]), fractal_bars=k) == [s for s in slow if s.confirmed_bar < 150]
+
+
+def test_too_few_bars_have_no_fractals(walk, as_bars):
+    assert fractal_swings(as_bars(walk(0, 6)), fractal_bars=3) == []
+    with pytest.raises(DataError, match=r"fractal_bars is 0\. It must be a positive"):
+        fractal_swings(as_bars(walk(0, 6)), fractal_bars=0)

@@ -2,12 +2,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from backtesting import Backtest, Strategy
+from backtesting import Backtest
 from backtesting.test import EURUSD, GOOG
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strategies.moving_average import MovingAverageCross, moving_average
+from tests.strategies.bare import without_memory
 
 pytestmark = pytest.mark.filterwarnings("ignore:DatetimeIndex.dayofweek is deprecated")  # of the host's own statistics
 
@@ -20,10 +21,7 @@ class Recorded(MovingAverageCross):
 
 def bare_strategy():
     """MovingAverageCross without the memory."""
-    members = {
-        name: value for name, value in vars(MovingAverageCross).items() if name not in ("__dict__", "__weakref__")
-    }
-    return type("Bare", (Strategy,), members)
+    return without_memory(MovingAverageCross)
 
 
 def play(frame, strategy=None, *, params=None, **options):

@@ -1,5 +1,5 @@
 import pytest
-from backtesting import Backtest, Strategy
+from backtesting import Backtest
 from backtesting.lib import FractionalBacktest
 from backtesting.test import EURUSD, GOOG
 
@@ -7,6 +7,7 @@ from qml_plugin import PatternMixin
 from qml_plugin.bars import bars_from_frame
 from qml_plugin.detection import find_quasimodo
 from strategies.qml import QMLStrategy
+from tests.strategies.bare import without_memory
 
 pytestmark = pytest.mark.filterwarnings("ignore:DatetimeIndex.dayofweek is deprecated")  # of the host's own statistics
 
@@ -26,8 +27,7 @@ class Recorded(QMLStrategy):
 
 def bare_strategy():
     """QMLStrategy without the memory."""
-    members = {name: value for name, value in vars(QMLStrategy).items() if name not in ("__dict__", "__weakref__")}
-    return type("Bare", (Strategy,), {"symbol": None, "timeframe": None, "bar_label": "open", **members})
+    return without_memory(QMLStrategy)
 
 
 def play(frame, strategy=Recorded, backtest=Backtest, *, params=None, **options):
