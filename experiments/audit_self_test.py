@@ -23,8 +23,8 @@ from qml_plugin.errors import DataError
 STRATEGIES = {
     "strategies.qml:QMLStrategy": {},
     "strategies.moving_average:MovingAverageCross": {"exclusive_orders": True},
-    "strategies.donchian:DonchianBreakout": {"exclusive_orders": True},
-    "strategies.rsi:RSIMeanReversion": {"exclusive_orders": True},
+    "strategies.donchian:DonchianBreakout": {},
+    "strategies.rsi_reversion:RSIReversion": {},
 }
 N_BARS, N_CUTS = 5_000, 20
 

@@ -21,6 +21,7 @@ _HOME = {
     "QmlError": "qml_plugin.errors",
     "Setup": "qml_plugin.records",
     "compute_features": "qml_plugin.features",
+    "gate_signals": "qml_plugin.adapters.vectorbt",
     "read_bars": "qml_plugin.bars",
 }
 
@@ -35,11 +36,13 @@ __all__ = [
     "QmlError",
     "Setup",
     "compute_features",
+    "gate_signals",
     "read_bars",
 ]
 
 if TYPE_CHECKING:
     from qml_plugin.adapters.backtesting_py import PatternMixin
+    from qml_plugin.adapters.vectorbt import gate_signals
     from qml_plugin.bars import read_bars
     from qml_plugin.errors import QmlError
     from qml_plugin.features import CATALOGUE, compute_features

@@ -16,7 +16,8 @@ import pandas as pd
 
 from qml_plugin.adapters.backtesting_host import Backtest, Order, Strategy, Trade, _Broker
 from qml_plugin.adapters.order_tags import EntryTag, user_tag
-from qml_plugin.adapters.run_memory import Host, RunMemory, current_host, read_start, registry_of
+from qml_plugin.adapters.recorded_run import read_start, registry_of
+from qml_plugin.adapters.run_memory import Host, RunMemory, current_host
 from qml_plugin.errors import DataError, QmlError
 from qml_plugin.records import BarrierRule
 

@@ -18,7 +18,8 @@ import pandas as pd
 from qml_plugin import provenance
 from qml_plugin.adapters.backtesting_host import Backtest
 from qml_plugin.adapters.backtesting_py import PatternMixin
-from qml_plugin.adapters.run_memory import RunMemory, Start, nothing_recorded, with_frozen
+from qml_plugin.adapters.recorded_run import Start, nothing_recorded, with_frozen
+from qml_plugin.adapters.run_memory import RunMemory
 from qml_plugin.bars import read_bars
 from qml_plugin.errors import DataError
 from qml_plugin.features import CATALOGUE

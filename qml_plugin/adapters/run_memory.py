@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,16 +16,10 @@ from qml_plugin import provenance
 from qml_plugin.adapters import closing
 from qml_plugin.adapters.backtesting_host import Strategy
 from qml_plugin.adapters.order_tags import EntryTag, SkippedOrder, pattern_id
+from qml_plugin.adapters.recorded_run import Origin, RecordedRun, start_of
 from qml_plugin.adapters.settings import Settings
 from qml_plugin.bars import COLUMNS, PRICES, bars_from_frame
-from qml_plugin.clock import to_datetime
-from qml_plugin.errors import DataError, LookAheadError, QmlError, RegistryError
-from qml_plugin.features import CATALOGUE
-from qml_plugin.features.catalogue import difference
-from qml_plugin.gate.predictor import XGBoostPredictor
-from qml_plugin.memory import PatternMemory
-from qml_plugin.records import Decision, Entry, FloatArray, KnownPatterns, Pattern, Run, Setup
-from qml_plugin.registry import PatternRegistry, Snapshot
+from qml_plugin.records import Entry, FloatArray, Setup
 
 _METRICS = {
     "Return [%]": ("return_frac", 0.01),
@@ -38,11 +30,6 @@ _METRICS = {
     "# Trades": ("n_trades", 1.0),
 }
 _DIGITS = 15  # as many as a float64 always holds
-_SIGN_OF_LIFE_US = 60_000_000
-_TABLE = [
-    "pattern_id", "detection_time", "side", "pattern_type", "action", "reason", "confidence", "model", "n_known",
-    "barrier_outcome", "exit_reason", "r_multiple", "trade_return_frac",
-]  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -53,167 +40,50 @@ class Host:
     memory: RunMemory | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
-    """The known patterns that a run starts from, what identifies them, and the frozen model where one decides."""
-
-    known: KnownPatterns
-    snapshot: Snapshot
-    model_id: str | None = None
-    frozen: XGBoostPredictor | None = None
-
-
-def with_frozen(start: Start, registry: PatternRegistry, model_id: str) -> Start:
-    """The start with a model of the registry, once it is found to be whole and of this version's features."""
-    model = registry.get_model(model_id)
-    return replace(start, model_id=model_id, frozen=XGBoostPredictor.load(model["path"], card=model["card"]))
-
-
-def read_start(registry: PatternRegistry) -> Start:
-    """Everything of this version's features whose outcome is known; a warning where there are only others."""
-    known, snapshot = registry.read_snapshot(CATALOGUE.feature_set, CATALOGUE.names)
-    others = {} if len(known) else registry.feature_sets()
-    if others:
-        n_patterns, versions = max(others.values(), key=lambda other: other[0])
-        warnings.warn(
-            f"the registry holds {n_patterns} resolved patterns that were recorded {difference(versions)}. They do not "
-            "count: features of two sets cannot be compared. Run their backtests again with this version.",
-            UserWarning,
-            stacklevel=2,
-        )
-    return Start(known, snapshot)
-
-
 current_host: ContextVar[Host | None] = ContextVar("current_host", default=None)
-_is_recording: ContextVar[bool] = ContextVar("is_recording", default=True)
 
 
-@contextmanager
-def nothing_recorded() -> Iterator[None]:
-    """Within the block no run reads or writes a registry: a script that is imported for its class may run a backtest."""
-    token = _is_recording.set(False)
-    try:
-        yield
-    finally:
-        _is_recording.reset(token)
-
-
-def registry_of(url: str | None) -> PatternRegistry | None:
-    """The registry of a run, None where it has none or nothing is to be recorded now."""
-    return PatternRegistry(url) if url is not None and _is_recording.get() else None
-
-
-class RunMemory:
-    """One run of one strategy: its memory, and the way from the host's orders to entries and back.
-
-    After the run: ``run`` (the record in ``experiments``), ``patterns`` (`Pattern` per entry), ``decisions``
-    (`Decision` per entry) and ``table()`` (both as a DataFrame). Holds no database handle, so results pickle.
-    """
+class RunMemory(RecordedRun):
+    """One run of one strategy of backtesting.py: its memory, and the way from the host's orders to entries and back."""
 
     def __init__(
         self, strategy: Any, broker: Any, frame: pd.DataFrame, params: Mapping[str, Any], settings: Collection[str]
     ) -> None:
-        self._settings = Settings.of(strategy)
-        self._strategy_name = type(strategy).__name__
+        checked = Settings.of(strategy, type(strategy).__name__)
+        cls: type = type(strategy)
         host = current_host.get()
         self._host = host
         self._px_unit = float(getattr(host.backtest, "_fractional_unit", 1.0)) if host else 1.0
-        self._bars = bars_from_frame(
+        bars = bars_from_frame(
             _unscaled(frame[list(COLUMNS)], self._px_unit),
-            symbol=self._settings.symbol or "UNKNOWN",
-            timeframe=self._settings.timeframe,
-            bar_label=self._settings.bar_label,
+            symbol=checked.symbol or "UNKNOWN",
+            timeframe=checked.timeframe,
+            bar_label=checked.bar_label,
         )
         tz = getattr(frame.index, "tz", None)
-        self._tz = None if tz is None else str(tz)
         others = frame.columns.difference(list(COLUMNS))
-        # A strategy may read all of this, and the hash of the bars knows none of it.
-        self._data: dict[str, object] = {
-            "tz": self._tz,
-            "columns": {str(name): provenance.plain(frame[name]) for name in others},
-        }
         self._broker = broker
-        self._strategy_cls: type = type(strategy)
-        self._params = _strategy_params(strategy, params, settings)
-        self._registry = registry_of(self._settings.registry)
-        start: Start | None = getattr(host.backtest, "_qml_start", None) if host else None
-        if start is None and self._registry is not None and self._settings.policy.mode != "record":
-            start = read_start(self._registry)
-        if (
-            self._settings.is_frozen
-            and (start is None or start.frozen is None)
-            and self._settings.policy.mode != "record"
-        ):
-            start = self._with_active_model(start)
-        self._model_id = start.model_id if start else None
-        self._memory: PatternMemory | None = PatternMemory(
-            self._bars, start.known if start else None, self._settings.policy, frozen=start.frozen if start else None
+        super().__init__(
+            checked,
+            cls.__name__,
+            bars,
+            tz=None if tz is None else str(tz),
+            params={
+                "strategy": _strategy_params(strategy, params, settings),
+                "host": _host_options(host.backtest) if host else {},
+                # A strategy may read all of this, and the hash of the bars knows none of it.
+                "data": {
+                    "tz": None if tz is None else str(tz),
+                    "columns": {str(name): provenance.plain(frame[name]) for name in others},
+                },
+            },
+            origin=Origin(provenance.source_sha256(cls), provenance.class_path(cls), provenance.source_folder(cls)),
+            start=start_of(
+                checked, cls.__name__, bars.timeframe, getattr(host.backtest, "_qml_start", None) if host else None
+            ),
         )
-        self._decisions = self._memory.decisions
-        self.patterns: list[Pattern] = []
-        self.returns: dict[str, float | None] = {}
-        self.run = self._begun(start.snapshot if start else None)
-        self._noted_at = self.run.started_at
-        if self._registry is not None:
-            self._registry.start_run(self.run)
         if host is not None:
             host.memory = self
-
-    def _with_active_model(self, start: Start | None) -> Start:
-        """The start with the model that is active for this strategy and timeframe."""
-        if start is None or self._registry is None:
-            raise DataError("gate_model 'frozen' takes its model from a registry, and registry is None. Set it.")
-        model = self._registry.active_model(self._strategy_name, self._bars.timeframe)
-        if model is None:
-            raise DataError(
-                f"no model is active for {self._strategy_name} on {self._bars.timeframe}. Train one (qml train --activate), "
-                "activate one (qml models activate), or use another gate_model."
-            )
-        return with_frozen(start, self._registry, str(model["model_id"]))
-
-    @property
-    def _walk(self) -> PatternMemory:
-        if self._memory is None:
-            raise QmlError("this run is over: its memory takes no more entries. Run the backtest again.")
-        return self._memory
-
-    @property
-    def decisions(self) -> list[Decision]:
-        """Decisions so far, in time order."""
-        return list(self._decisions.values())
-
-    @property
-    def decided(self) -> frozenset[str]:
-        """Ids of the patterns decided so far."""
-        return frozenset(self._decisions)
-
-    def table(self) -> pd.DataFrame:
-        """One row per entry: when, which side, what was decided and why, and what became of it."""
-        if self._memory is not None:
-            raise LookAheadError(
-                "the table holds outcomes, so it is there after the run only. Read decisions until then."
-            )
-        rows = []
-        for pattern, decision in zip(self.patterns, self.decisions, strict=True):
-            outcome = pattern.outcome
-            rows.append(
-                (
-                    pattern.pattern_id,
-                    to_datetime(pattern.entry.detection_at),
-                    pattern.entry.side,
-                    pattern.entry.pattern_type,
-                    decision.action,
-                    decision.reason,
-                    decision.confidence,
-                    decision.model,
-                    decision.n_known,
-                    None if outcome is None else "win" if outcome.is_win else "loss",
-                    None if outcome is None else outcome.exit_reason,
-                    None if outcome is None else outcome.r_multiple,
-                    self.returns.get(pattern.pattern_id),
-                )
-            )
-        return pd.DataFrame(rows, columns=_TABLE)
 
     def enter(self, side: int, place: Callable[..., Any], order: dict[str, Any]) -> Any:
         """Pass an order that only closes; register, decide and perhaps skip one that opens."""
@@ -252,37 +122,11 @@ class RunMemory:
 
     def finish(self, stats: pd.Series | None, error: BaseException | None = None) -> None:
         """Resolve what the bars resolve, join the trades, and commit the run in one transaction."""
-        memory = self._walk
-        self.patterns = memory.patterns()
-        self.returns = self._trade_returns()
+        returns = self._trade_returns()
         trades = (*self._broker.closed_trades, *self._broker.trades)
-        n_unregistered = sum(pattern_id(trade) is None for trade in trades)
-        self.patterns = [replace(p, trade_return_frac=self.returns.get(p.pattern_id)) for p in self.patterns]
-        self.run = replace(
-            self.run,
-            status="finished" if error is None else "failed" if isinstance(error, Exception) else "interrupted",
-            metrics=_metrics(stats, self.decisions) | {"n_unregistered_trades": n_unregistered},
-            returns_frac=None if stats is None else _bar_returns(stats),
-            finished_at=_now(),
-            error=None if error is None else f"{type(error).__name__}: {error}",
-        )
-        registry, self._registry = self._registry, None
-        self._memory = self._broker = self._host = None
-        if registry is not None:
-            try:
-                registry.save_run(self.run, self.patterns, self.decisions, self.returns, bars=self._bars, tz=self._tz)
-            except QmlError as failure:
-                failure.add_note("The backtest itself ran to its end; only its record is missing. Run it again.")
-                raise
-
-    def _note_alive(self) -> None:
-        """Now and then a sign of life, for those who cannot see this process."""
-        if self._registry is not None and _now() - self._noted_at > _SIGN_OF_LIFE_US:
-            self._noted_at = _now()
-            try:
-                self._registry.note_alive(self.run.run_id)
-            except RegistryError as error:
-                warnings.warn(f"a sign of life of the run could not be recorded: {error}", RuntimeWarning, stacklevel=5)
+        metrics = _metrics(stats) | {"n_unregistered_trades": sum(pattern_id(trade) is None for trade in trades)}
+        self._broker = self._host = None
+        self._close(returns, metrics, None if stats is None else _bar_returns(stats), error)
 
     def _entry(self, side: int, order: Mapping[str, Any]) -> Entry:
         tag, unit = order.get("tag"), self._px_unit
@@ -315,51 +159,6 @@ class RunMemory:
         returns: dict[str, float | None] = {key: float(gain[key] / cost[key]) for key in cost}
         return returns | dict.fromkeys(still_open)
 
-    def _begun(self, snapshot: Snapshot | None) -> Run:
-        """The record of the run as it is at its start."""
-        settings, bars = self._settings, self._bars
-        options = _host_options(self._host.backtest) if self._host else {}
-        params: dict[str, dict[str, object]] = {
-            "strategy": self._params,
-            "host": options,
-            "qml": settings.as_dict(),
-            "data": self._data,
-        }
-        if self._model_id is not None:
-            params["qml"]["model_id"] = self._model_id
-        data_hash = bars.sha256()
-        source = provenance.source_sha256(self._strategy_cls)
-        git = provenance.git_state(provenance.source_folder(self._strategy_cls))
-        return Run(
-            run_id=provenance.run_id(
-                "backtest", self._strategy_name, source, bars.symbol, bars.timeframe, params, data_hash
-            ),
-            kind="backtest",
-            status="running",
-            strategy_name=self._strategy_name,
-            symbol=bars.symbol,
-            timeframe=bars.timeframe,
-            params=params,
-            data_hash=data_hash,
-            data_start_at=int(bars.opened_at[0]),
-            data_end_at=int(bars.opened_at[-1]),
-            data_bars=len(bars),
-            seed=settings.policy.seed,
-            versions={
-                **provenance.library_versions(),
-                "feature_set": CATALOGUE.feature_set,
-                "strategy_source": source,
-            },
-            started_at=_now(),
-            git_hash=git.commit,
-            is_git_dirty=git.is_dirty,
-            git_diff=git.diff,
-            strategy_path=provenance.class_path(self._strategy_cls),
-            snapshot_seq=snapshot.seq if snapshot else None,
-            snapshot_patterns=snapshot.n_patterns if snapshot else None,
-            snapshot_sha256=snapshot.sha256 if snapshot else None,
-        )
-
 
 def _strategy_params(strategy: Any, given: Mapping[str, Any], settings: Collection[str]) -> dict[str, object]:
     """The strategy's own parameters as they are in this run: public class attributes that are no methods."""
@@ -386,13 +185,8 @@ def _host_options(backtest: Any) -> dict[str, object]:
     return {name: provenance.plain(value) for name, value in options.items()}
 
 
-def _metrics(stats: pd.Series | None, decisions: list[Decision]) -> dict[str, object]:
-    metrics: dict[str, object] = {"n_entries": len(decisions)}
-    for action in ("take", "skip", "abstain"):
-        metrics[f"n_{action}"] = sum(decision.action == action for decision in decisions)
-    if stats is not None:
-        metrics |= {name: float(stats[key]) * scale for key, (name, scale) in _METRICS.items()}
-    return metrics
+def _metrics(stats: pd.Series | None) -> dict[str, object]:
+    return {} if stats is None else {name: float(stats[key]) * scale for key, (name, scale) in _METRICS.items()}
 
 
 def _bar_returns(stats: pd.Series) -> FloatArray:
@@ -438,7 +232,3 @@ def _rescaled(setup: Setup, unit: float) -> Setup:
         stop_px=None if setup.stop_px is None else setup.stop_px / unit,
         target_px=None if setup.target_px is None else setup.target_px / unit,
     )
-
-
-def _now() -> int:
-    return time.time_ns() // 1000

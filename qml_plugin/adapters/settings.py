@@ -29,7 +29,8 @@ class Settings:
     is_frozen: bool
 
     @classmethod
-    def of(cls, strategy: Any) -> Settings:
+    def of(cls, strategy: Any, name: str) -> Settings:
+        """The settings among the attributes of `strategy`, which messages call `name`."""
         registry, symbol = strategy.registry, strategy.symbol
         if strategy.on_skip not in ON_SKIP:
             raise DataError(f"on_skip {strategy.on_skip!r} is unknown. Use one of {', '.join(map(repr, ON_SKIP))}.")
@@ -41,7 +42,7 @@ class Settings:
             )
         if registry is not None and not symbol:
             raise DataError(
-                f"{type(strategy).__name__}.symbol is {symbol!r}, but a registry tells markets apart by it. "
+                f"{name}.symbol is {symbol!r}, but a registry tells markets apart by it. "
                 "Set symbol, such as symbol = 'EURUSD'."
             )
         if symbol is not None and not (

@@ -42,6 +42,7 @@ def audit(
     ignore: Collection[str] = (),
     parameters: Mapping[str, Any] | None = None,
     registry: str | None = None,
+    is_gated: bool = True,
     on_step: Step | None = None,
     **host: Any,
 ) -> AuditReport:
@@ -67,10 +68,12 @@ def audit(
         Parameters of the strategy, or keyword arguments of the function.
     registry : str, optional
         Registry of which a copy is used and poisoned; without it one that the strategy has filled itself.
+    is_gated : bool, default=True
+        Whether the signals of a function also go through `gate_signals`, where that takes them.
     on_step : callable, optional
         Called with (runs done, runs in all, what runs now).
     **host
-        Options of `Backtest`, such as ``exclusive_orders=True`` or ``commission=0.001``.
+        Options of `Backtest`, such as ``exclusive_orders=True`` or ``commission=0.001``; of a function those of `gate_signals`.
 
     Returns
     -------
@@ -89,7 +92,7 @@ def audit(
     if n_cuts < 1:
         raise DataError(f"n_cuts is {n_cuts}. At least one bar must be cut at.")
     frame, label = frame_of(data)
-    examined = _Examination(_subject_of(subject, frame, parameters, host), frame, n_cuts, seed, tolerance, ignore, on_step)
+    examined = _Examination(_subject_of(subject, frame, parameters, host, is_gated), frame, n_cuts, seed, tolerance, ignore, on_step)
     examined.run(registry)
     return AuditReport(
         examined.subject.name, label, len(frame), seed, tolerance, tuple(examined.cuts), examined.n_runs,
@@ -307,7 +310,7 @@ def frame_of(data: pd.DataFrame | str | Path | None) -> tuple[pd.DataFrame, str]
 
 
 def _subject_of(
-    subject: Any, frame: pd.DataFrame, parameters: Mapping[str, Any] | None, host: Mapping[str, Any]
+    subject: Any, frame: pd.DataFrame, parameters: Mapping[str, Any] | None, host: Mapping[str, Any], is_gated: bool
 ) -> Subject:
     found = subject
     if isinstance(subject, str):
@@ -321,6 +324,4 @@ def _subject_of(
         raise DataError(
             f"{subject!r} is neither a Strategy of backtesting.py nor a function of a frame of bars. Name a class or function."
         )
-    if host:
-        raise DataError(f"{sorted(host)[0]} is an option of Backtest, and {subject!r} is a function. Leave it out.")
-    return SignalSubject(found, parameters or {})
+    return SignalSubject(found, parameters or {}, host, is_gated)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from qml_plugin.records import Setup
+from qml_plugin.records import Setup, Signals
 
 _DEEPEST = 4
 _MOST_ITEMS = 100_000
@@ -53,6 +54,10 @@ def _is_indicator(value: Any, indicators: set[int]) -> bool:
 def _held(value: Any, name: str, n_bars: int, depth: int, seen: set[int]) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Setup) or isinstance(value, (float, np.floating)):
         yield name, value
+        return
+    if isinstance(value, Signals):
+        for part in fields(value):
+            yield from _held(getattr(value, part.name), f"{name}.{part.name}", n_bars, depth + 1, seen)
         return
     rows = rows_of(value, n_bars)
     if rows is not None:

@@ -14,11 +14,9 @@ import pandas as pd
 from qml_plugin.adapters.backtesting_host import Backtest, Strategy, no_progress_bars
 from qml_plugin.adapters.backtesting_py import PatternMixin
 from qml_plugin.audit.held import held_by
-from qml_plugin.audit.trace import Trace
-from qml_plugin.features import CATALOGUE
-from qml_plugin.records import Decision, Pattern, Run, Setup
+from qml_plugin.audit.trace import Trace, note_patterns
+from qml_plugin.records import Pattern, Run, Setup
 
-_NEIGHBOURS = ("pattern_id", "distance", "resolved_at", "is_win", "r_multiple")
 
 
 class _ReachedTheCut(BaseException):
@@ -76,7 +74,7 @@ class StrategySubject:
         if self.has_memory and recorder.strategy is not None and hasattr(recorder.strategy, "_qml"):
             memory = recorder.strategy.qml
             run, patterns = memory.run, memory.patterns
-            _note_patterns(recorder.trace, patterns, memory.decisions)
+            note_patterns(recorder.trace, patterns, memory.decisions)
         return recorder.trace, run, patterns
 
 
@@ -183,24 +181,6 @@ def _traced(cls: type, recorder: _Recorder) -> type:
     Traced.__name__, Traced.__qualname__, Traced.__module__ = cls.__name__, cls.__qualname__, cls.__module__
     Traced.__doc__ = cls.__doc__
     return Traced
-
-
-def _note_patterns(trace: Trace, patterns: list[Pattern], decisions: list[Decision]) -> None:
-    """Entries with all that their decisions rested on; their outcomes came later and are left out."""
-    for pattern, decision in zip(patterns, decisions, strict=True):
-        entry = pattern.entry
-        fields = {name: getattr(entry, name) for name in ("side", "pattern_type", "stop_px", "target_px", "plan", "setup")}
-        trace.add("entry", entry.bar, fields)
-        features = np.asarray(pattern.features, float).tolist()
-        trace.add("feature", entry.bar, dict(zip(CATALOGUE.names, features, strict=True)))
-        near = {
-            f"neighbour {i + 1}": tuple(getattr(neighbour, name) for name in _NEIGHBOURS)
-            for i, neighbour in enumerate(decision.neighbours)
-        }
-        trace.add("neighbour", entry.bar, near | {"outcomes known": decision.n_known})
-        said = ("confidence", "low", "high", "base_rate", "threshold", "model", "contributions")
-        trace.add("confidence", entry.bar, {name: getattr(decision, name) for name in said})
-        trace.add("decision", entry.bar, {"action": decision.action, "reason": decision.reason})
 
 
 def is_strategy(subject: object) -> bool:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from qml_plugin.features import CATALOGUE
+from qml_plugin.records import Decision, Pattern
 
 #: Kinds of things compared, causes before effects: the first that differs is the best explanation.
 KINDS = (
@@ -16,6 +19,7 @@ KINDS = (
     "order", "book",
 )  # fmt: skip
 NOTHING = "nothing"
+_NEIGHBOURS = ("pattern_id", "distance", "resolved_at", "is_win", "r_multiple")
 
 
 @dataclass(slots=True)
@@ -50,6 +54,24 @@ class Difference:
     field: str | None
     value: Any
     other: Any
+
+
+def note_patterns(trace: Trace, patterns: Sequence[Pattern], decisions: Sequence[Decision]) -> None:
+    """Entries with all that their decisions rested on; their outcomes came later and are left out."""
+    for pattern, decision in zip(patterns, decisions, strict=True):
+        entry = pattern.entry
+        fields = {name: getattr(entry, name) for name in ("side", "pattern_type", "stop_px", "target_px", "plan", "setup")}
+        trace.add("entry", entry.bar, fields)
+        features = np.asarray(pattern.features, float).tolist()
+        trace.add("feature", entry.bar, dict(zip(CATALOGUE.names, features, strict=True)))
+        near = {
+            f"neighbour {i + 1}": tuple(getattr(neighbour, name) for name in _NEIGHBOURS)
+            for i, neighbour in enumerate(decision.neighbours)
+        }
+        trace.add("neighbour", entry.bar, near | {"outcomes known": decision.n_known})
+        said = ("confidence", "low", "high", "base_rate", "threshold", "model", "contributions")
+        trace.add("confidence", entry.bar, {name: getattr(decision, name) for name in said})
+        trace.add("decision", entry.bar, {"action": decision.action, "reason": decision.reason})
 
 
 def differences(

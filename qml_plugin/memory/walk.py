@@ -45,6 +45,8 @@ class PatternMemory:
     frozen : XGBoostPredictor, optional
         A model that was trained once and decides in the place of the gate: below ``policy.min_confidence`` an entry is
         skipped.
+    market : MarketFeatures, optional
+        Of `bars`, where several memories walk over them: the features are then computed once.
 
     Point in time
     -------------
@@ -55,7 +57,7 @@ class PatternMemory:
     FeatureMismatch
         If `known` holds another feature set than this version computes.
     DataError
-        If `bars` are none, or there is a frozen model and no ``min_confidence``.
+        If `bars` are none, `market` is of others, or there is a frozen model and no ``min_confidence``.
     """
 
     def __init__(
@@ -65,12 +67,15 @@ class PatternMemory:
         policy: Policy | None = None,
         *,
         frozen: XGBoostPredictor | None = None,
+        market: MarketFeatures | None = None,
     ) -> None:
         if not isinstance(bars, Bars):
             raise DataError(
                 f"a memory walks over Bars, not over a {type(bars).__name__}. "
                 "Use qml_plugin.bars.bars_from_frame(frame, symbol=..., timeframe=...)."
             )
+        if market is not None and market.bars is not bars:
+            raise DataError("the market features given are of other bars. Use MarketFeatures(bars) of the same bars.")
         known = known if known is not None else KnownPatterns.empty(CATALOGUE.feature_set, len(CATALOGUE))
         if known.feature_set != CATALOGUE.feature_set:
             raise FeatureMismatch(
@@ -90,7 +95,7 @@ class PatternMemory:
         self._open: dict[str, Entry] = {}
         self._outcomes: dict[str, Outcome] = {}
         self._cancelled: set[str] = set()
-        self._market: MarketFeatures | None = None
+        self._market = market
         self._feature_set = CATALOGUE.feature_set
         self._model_inputs = (*CATALOGUE.names, "entry_side", *NEIGHBOUR_FEATURES)
         self._entry_bars: dict[str, list[int]] = {}

@@ -401,7 +401,7 @@ def test_a_pattern_labelled_by_hand_before_it_resolved_teaches_the_gate(goog, pa
 
 
 def test_a_sign_of_life_that_cannot_be_recorded_costs_a_warning_only(goog, path, monkeypatch):
-    monkeypatch.setattr("qml_plugin.adapters.run_memory._SIGN_OF_LIFE_US", 0)
+    monkeypatch.setattr("qml_plugin.adapters.recorded_run._SIGN_OF_LIFE_US", 0)
     monkeypatch.setattr("qml_plugin.registry.PatternRegistry.note_alive", locked)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -1,0 +1,530 @@
+"""vectorbt: signals as arrays go through the same memory as the orders of a strategy, and come back gated.
+
+vectorbt itself is imported by `GatedSignals.portfolio` and `GatedSignals.record` only: gating needs arrays alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from qml_plugin import provenance
+from qml_plugin.adapters.asked import Asked, Board, BoolArray, read_board
+from qml_plugin.adapters.playing import Orders, play
+from qml_plugin.adapters.recorded_run import Origin, RecordedRun, registry_of, start_of
+from qml_plugin.adapters.settings import Settings
+from qml_plugin.adapters.vectorbt_host import host
+from qml_plugin.clock import timeframe_seconds
+from qml_plugin.errors import DataError, QmlError
+from qml_plugin.features import MarketFeatures
+from qml_plugin.records import BarrierRule, Decision, Pattern, Run, Setup, Signals
+
+FILLS = ("open", "close")
+_ATR_BARRIERS = BarrierRule()
+_SIZE_TYPES = ("percent", "amount", "value")
+
+
+def gate_signals(
+    ohlcv: pd.DataFrame | Mapping[str, pd.DataFrame],
+    long_entries: Any,
+    short_entries: Any = None,
+    exits: Any = None,
+    *,
+    short_exits: Any = None,
+    stop: Any = None,
+    target: Any = None,
+    max_bars: int | None = None,
+    symbol: str | None = None,
+    timeframe: str | None = None,
+    registry: str | None = None,
+    strategy: str = "Signals",
+    mode: str = "gate",
+    on_skip: str = "flat",
+    barriers: BarrierRule = _ATR_BARRIERS,
+    min_confidence: float | None = None,
+    on_abstain: str = "fail_open",
+    teachers: str = "shadow",
+    cost_r: float = 0.0,
+    gate_model: str = "auto",
+    n_neighbours: int = 10,
+    seed: int = 0,
+    bar_label: str = "open",
+    fill: str = "open",
+    fees: float = 0.0,
+    slippage: float = 0.0,
+) -> GatedSignals:
+    """Signals gated by the memory, ready for vectorbt: every entry is registered, scored, and taken or skipped.
+
+    Parameters
+    ----------
+    ohlcv : DataFrame, or dict of symbol to DataFrame
+        Bars that `read_bars` accepts. One frame serves all columns; a dictionary gives each column the bars of the
+        symbol that its label, or one level of it, names. All frames have the same times.
+    long_entries, short_entries : array of bool of shape (n_bars,) or (n_bars, n_columns), Series or DataFrame
+        What is asked at the close of each bar. In the place of `long_entries` also a `qml_plugin.records.Signals`, which
+        holds sides, prices, exits and setups, or a dictionary of column to `Signals`.
+    exits : like the entries, optional
+        Closes what is open; longs only where `short_exits` is given.
+    short_exits : like the entries, optional
+        Closes shorts.
+    stop, target : float, or array of prices like the entries, optional
+        A number is a fraction of the close, as vectorbt's ``sl_stop``; an array holds prices, NaN for none. They are
+        the trade's own and the barriers of the label, which takes multiples of ATR from `barriers` where there are none.
+    max_bars : int, bars, optional
+        Closes a trade that has been open for so many bars, and ends the label then; without it the label ends by
+        `barriers`, and the trade does not.
+    symbol, timeframe, registry, mode, on_skip, barriers, min_confidence, on_abstain, teachers, cost_r, gate_model, n_neighbours, seed, bar_label
+        As `PatternMixin` explains them.
+    strategy : str, default="Signals"
+        Name under which the entries are registered.
+    fill : {"open", "close"}, default="open"
+        Whether what is asked at the close of a bar fills at the next open, or at that close.
+    fees, slippage : float, fraction of the price, default=0
+        Of each fill. They are in the trades and their returns; the barrier outcome is before costs, as with
+        `PatternMixin`, and `cost_r` tells the threshold of them.
+
+    Returns
+    -------
+    GatedSignals
+
+    Point in time
+    -------------
+    A decision at bar t reads bars 0..t and patterns whose outcome was known at the close of bar t. All columns see one
+    snapshot of the registry, and nothing of each other.
+
+    Raises
+    ------
+    DataError
+        If the signals do not fit the bars, ask for both sides at one bar, have a barrier on the wrong side of the
+        close, or a setting is unknown; nothing has been stored then.
+    LookAheadError
+        If a frozen model is asked about entries from before what it has seen.
+    RegistryError
+        If the registry cannot be opened.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> close = 100 + np.sin(np.arange(60.0))
+    >>> bars = pd.DataFrame({"Open": close, "High": close + 1, "Low": close - 1, "Close": close},
+    ...                     index=pd.date_range("2024-01-01", periods=60, freq="h"))
+    >>> gated = gate_signals(bars, close < 99.1, stop=0.02, target=0.02)
+    >>> int(gated.entries.sum()), gated.table()["reason"].iloc[0]
+    (9, 'too_few: 0 known outcomes')
+    """
+    if fill not in FILLS:
+        raise DataError(f"fill {fill!r} is unknown. Use one of {', '.join(map(repr, FILLS))}.")
+    for name, cost in (("fees", fees), ("slippage", slippage)):
+        if not 0 <= cost < 1:
+            raise DataError(f"{name} is {cost!r}. It is a fraction of the price, such as 0.0002.")
+    if max_bars is not None:
+        barriers = replace(barriers, max_bars=max_bars)
+    settings = Settings.of(
+        SimpleNamespace(
+            symbol=symbol if isinstance(ohlcv, pd.DataFrame) else next(iter(ohlcv), None),
+            timeframe=timeframe, registry=registry, mode=mode, on_skip=on_skip, barriers=barriers,
+            min_confidence=min_confidence, on_abstain=on_abstain, teachers=teachers, cost_r=cost_r,
+            gate_model=gate_model, n_neighbours=n_neighbours, seed=seed, bar_label=bar_label,
+        ),
+        "gate_signals",
+    )  # fmt: skip
+    board = read_board(
+        ohlcv, long_entries, short_entries, exits, short_exits, stop, target,
+        symbol=symbol, timeframe=timeframe, bar_label=bar_label,
+    )  # fmt: skip
+    terms = {"fill": fill, "fees": float(fees), "slippage": float(slippage), "max_bars": max_bars}
+    return GatedSignals(board, settings, strategy, terms)
+
+
+class _ColumnRun(RecordedRun):
+    """The run of one column: its candidates are decided in time order, and its trades joined to them."""
+
+    def __init__(self, asked: Asked, terms: Mapping[str, Any], tz: str | None, labels: pd.Index, **common: Any) -> None:
+        self.asked, self._at_close = asked, terms["fill"] == "close"
+        super().__init__(
+            bars=asked.bars,
+            tz=tz,
+            params={
+                "strategy": _label_params(asked.label, labels) | {"max_bars": terms["max_bars"]},
+                "host": {"host": "vectorbt", **terms},
+                "data": {"tz": tz, "columns": {}},
+            },
+            origin=Origin(_signals_sha256(asked), None, Path.cwd()),
+            **common,
+        )
+        self.is_taken = np.zeros(len(asked.side), np.bool_)
+        self._by_fill: dict[tuple[int, int], str] = {}
+
+    def decide(self) -> None:
+        """Ask the memory about every entry."""
+        memory, asked, last = self._walk, self.asked, len(self.asked.side) - 1
+        for bar in np.flatnonzero(asked.side).tolist():
+            self._note_alive()
+            setup, side = asked.setups.get(bar), int(asked.side[bar])
+            entry = memory.entry(
+                bar,
+                side,
+                stop_px=_px(asked.stop_px[bar]),
+                target_px=_px(asked.target_px[bar]),
+                fill="close" if self._at_close else "open",
+                strategy=self._strategy_name,
+                setup=setup if isinstance(setup, Setup) else None,
+                rule=self._settings.barriers,
+            )
+            decision = memory.decide(entry)
+            self.is_taken[bar] = decision.is_taken
+            if self._at_close or bar < last:
+                self._by_fill[bar if self._at_close else bar + 1, side] = entry.pattern_id
+
+    def pattern_of(self, entry_bar: int, side: int) -> str | None:
+        """Id of the pattern whose order fills at `entry_bar`."""
+        return self._by_fill.get((entry_bar, side))
+
+    def settle(self) -> None:
+        """The outcomes that the bars resolve; after it the memory takes no more entries."""
+        if self._memory is not None:
+            self.patterns, self._memory = self._memory.patterns(), None
+
+    def join(
+        self, trades: pd.DataFrame, metrics: Mapping[str, object], returns_frac: NDArray[np.float64] | None
+    ) -> None:
+        """Join the trades of a portfolio by the bar of their entry, and commit the run."""
+        gain: dict[str, float] = {}
+        cost: dict[str, float] = {}
+        still_open: set[str] = set()
+        n_unregistered = 0
+        columns = (
+            trades[name].to_numpy() for name in ("entry_idx", "direction", "status", "pnl", "size", "entry_price")
+        )
+        for entry_bar, direction, status, pnl, size, px in zip(*columns, strict=True):
+            key = self.pattern_of(int(entry_bar), -1 if direction else 1)
+            if key is None:
+                n_unregistered += 1
+                continue
+            gain[key] = gain.get(key, 0.0) + float(pnl)
+            cost[key] = cost.get(key, 0.0) + float(size) * float(px)
+            if status == 0:
+                still_open.add(key)
+        returns: dict[str, float | None] = {key: gain[key] / cost[key] for key in cost}
+        self._registry = registry_of(self._settings.registry)
+        self._close(
+            returns | dict.fromkeys(still_open), {**metrics, "n_unregistered_trades": n_unregistered}, returns_frac
+        )
+
+    def fail(self, error: BaseException) -> None:
+        """Record that the run did not come to its end."""
+        self._close({}, {}, None, error)
+
+
+class GatedSignals:
+    """Signals that the memory has seen: what is left of them for vectorbt, and why.
+
+    ``entries``, ``exits``, ``short_entries``, ``short_exits`` and ``price`` are for
+    ``vbt.Portfolio.from_signals(close, gated.entries, gated.exits, gated.short_entries, gated.short_exits,
+    price=gated.price)``: each stands at the bar at which it fills, which with ``fill="open"`` is the bar after the one
+    that asked. `portfolio` is exact where `from_signals` cannot be: it has the stops and targets of each entry, on
+    the bar of the entry too, and entry and exit within one bar.
+
+    Made by `gate_signals`. ``runs`` holds the record of each column; ``decisions``, ``patterns`` and ``returns`` those of
+    the first; ``table()`` all entries; ``terms`` how orders fill and what they cost. It holds no database handle.
+    """
+
+    def __init__(self, board: Board, settings: Settings, strategy: str, terms: Mapping[str, Any]) -> None:
+        self.terms = dict(terms)
+        self._board, self._settings = board, settings
+        self._columns: list[_ColumnRun] = []
+        tz = getattr(board.index, "tz", None)
+        first = board.asked[0].bars
+        start = start_of(settings, strategy, first.timeframe)
+        markets: dict[int, MarketFeatures] = {}
+        try:
+            for asked in board.asked:
+                if id(asked.bars) not in markets and asked.side.any():
+                    markets[id(asked.bars)] = MarketFeatures(asked.bars)
+                column = _ColumnRun(
+                    asked,
+                    self.terms,
+                    None if tz is None else str(tz),
+                    board.labels,
+                    settings=settings,
+                    strategy_name=strategy,
+                    start=start,
+                    market=markets.get(id(asked.bars)),
+                )
+                self._columns.append(column)
+                column.decide()
+        except BaseException as error:
+            for column in self._columns:
+                try:
+                    column.fail(error)
+                except QmlError as second:
+                    error.add_note(f"The run could not be recorded either: {second}")
+            raise
+        for column in self._columns:
+            column.settle()
+
+    @property
+    def entries(self) -> pd.Series | pd.DataFrame:
+        """Long entries that were taken, at the bar of their fill."""
+        return self._at_fill(lambda column: (column.asked.side > 0) & column.is_taken)
+
+    @property
+    def short_entries(self) -> pd.Series | pd.DataFrame:
+        """Short entries that were taken, at the bar of their fill."""
+        return self._at_fill(lambda column: (column.asked.side < 0) & column.is_taken)
+
+    @property
+    def exits(self) -> pd.Series | pd.DataFrame:
+        """Exits of longs, those by skipped reversals too where ``on_skip`` is ``"flat"``, at the bar of their fill."""
+        return self._at_fill(lambda column: column.asked.exits_long | self._skipped(column, -1))
+
+    @property
+    def short_exits(self) -> pd.Series | pd.DataFrame:
+        """Exits of shorts, like `exits`."""
+        return self._at_fill(lambda column: column.asked.exits_short | self._skipped(column, +1))
+
+    @property
+    def price(self) -> pd.Series | pd.DataFrame:
+        """The price at which each bar fills: its open or its close."""
+        return self._board.shaped(
+            np.column_stack([getattr(column.asked.bars, self.terms["fill"]) for column in self._columns])
+        )
+
+    @property
+    def runs(self) -> list[Run]:
+        """The record of each column, as it stands."""
+        return [column.run for column in self._columns]
+
+    @property
+    def barriers(self) -> BarrierRule:
+        """The label rule in force."""
+        return self._settings.barriers
+
+    @property
+    def decisions(self) -> list[Decision]:
+        """Decisions of the first column, in time order."""
+        return self._columns[0].decisions
+
+    @property
+    def patterns(self) -> list[Pattern]:
+        """Patterns of the first column, in time order."""
+        return self._columns[0].patterns
+
+    @property
+    def returns(self) -> dict[str, float | None]:
+        """Returns of the trades of the first column by pattern, once a portfolio is recorded; None while open."""
+        return self._columns[0].returns
+
+    def table(self) -> pd.DataFrame:
+        """One row per entry: when, which side, what was decided and why, and what became of it.
+
+        With several columns the first column of the table, ``column``, holds their labels.
+        """
+        tables = [column.table() for column in self._columns]
+        if not self._board.is_table:
+            return tables[0]
+        for column, table in zip(self._columns, tables, strict=True):
+            table.insert(0, "column", pd.Series([column.asked.label] * len(table), dtype=object))
+        filled = [table for table in tables if len(table)] or tables[:1]
+        return pd.concat(filled, ignore_index=True)
+
+    def portfolio(
+        self, init_cash: float = 100_000.0, *, size: float = 1.0, size_type: str = "percent", **options: Any
+    ) -> Any:
+        """The exact ``vbt.Portfolio`` of what was taken: its orders fill as backtesting.py would fill them.
+
+        Parameters
+        ----------
+        init_cash : float, cash
+            Of each column; columns share none.
+        size : float, default=1
+            Of each entry: a fraction of the free cash, units, or cash, as `size_type` says.
+        size_type : {"percent", "amount", "value"}, default="percent"
+        **options
+            Of ``vbt.Portfolio.from_orders``, such as ``fixed_fees``, ``size_granularity`` or ``freq``.
+
+        Returns
+        -------
+        vectorbt.Portfolio
+            Trades that no signal has closed stay open, marked to the last close.
+
+        Raises
+        ------
+        DataError
+            If `size_type` is unknown, or an option would change what fills when.
+        MissingExtra
+            If vectorbt is not installed.
+        """
+        if size_type not in _SIZE_TYPES:
+            raise DataError(f"size_type {size_type!r} is unknown. Use one of {', '.join(map(repr, _SIZE_TYPES))}.")
+        return _portfolio(self._board, self._orders(), self.terms, float(init_cash), float(size), size_type, options)
+
+    def record(self, pf: Any) -> GatedSignals:
+        """Join the trades of a portfolio to the entries they came from, and write the runs to the registry.
+
+        Parameters
+        ----------
+        pf : vectorbt.Portfolio
+            From `portfolio`, or from a call of your own with `entries` and the rest. Recording another one replaces
+            the runs; what the registry knows of an entry's trade stays.
+
+        Returns
+        -------
+        GatedSignals
+            Itself, with ``returns`` and the table's ``trade_return_frac`` filled.
+
+        Raises
+        ------
+        DataError
+            If the portfolio has other rows or columns.
+        RegistryError
+            If the registry cannot be written.
+        """
+        shape = (len(self._board.index), len(self._columns))
+        if tuple(pf.wrapper.shape_2d) != shape or not pf.wrapper.index.equals(self._board.index):
+            raise DataError(
+                f"the portfolio has the shape {tuple(pf.wrapper.shape_2d)}, the signals {shape}, or other times. Record the "
+                "portfolio that was made from these signals, whole and not sliced."
+            )
+        trades = pf.entry_trades.records
+        is_grouped = pf.wrapper.grouper.is_grouped()
+        returns = None if is_grouped else np.asarray(pf.returns()).reshape(shape)
+        for place, column in enumerate(self._columns):
+            own = trades[trades["col"] == place]
+            moves = None if returns is None else returns[1:, place]
+            column.join(own, _metrics(own, moves, column.asked), moves)
+        return self
+
+    def pattern_of(self, entry_bar: int, side: int, column: int = 0) -> str | None:
+        """Id of the pattern whose order fills at `entry_bar`, None where none asked for it."""
+        return self._columns[column].pattern_of(entry_bar, side)
+
+    def _orders(self) -> list[Orders]:
+        return [
+            play(
+                column.asked,
+                column.is_taken,
+                at_close=self.terms["fill"] == "close",
+                max_bars=self.terms["max_bars"],
+                is_flat_on_skip=self._settings.on_skip == "flat",
+            )
+            for column in self._columns
+        ]
+
+    def _skipped(self, column: _ColumnRun, side: int) -> BoolArray:
+        """Where an entry of `side` was skipped and closes what stands against it."""
+        if self._settings.on_skip != "flat":
+            return np.zeros(len(column.asked.side), np.bool_)
+        skipped: BoolArray = (column.asked.side == side) & ~column.is_taken
+        return skipped
+
+    def _at_fill(self, flags: Callable[[_ColumnRun], BoolArray]) -> pd.Series | pd.DataFrame:
+        values = np.column_stack([flags(column) for column in self._columns])
+        if self.terms["fill"] == "open":
+            values = np.vstack([np.zeros_like(values[:1]), values[:-1]])
+        return self._board.shaped(values)
+
+
+def _portfolio(
+    board: Board, orders: list[Orders], terms: Mapping[str, Any], init_cash: float, size: float, size_type: str,
+    options: dict[str, Any],
+) -> Any:  # fmt: skip
+    """Orders on rows of their own, because vectorbt has one order per row, and then put back on their bars.
+
+    Cash and position change with orders only, so the rows between them are not needed; and one row an order needs no
+    callback, which spares the compilation that takes longer than the backtest.
+    """
+    vbt = host()
+    from vectorbt.portfolio.enums import SizeType
+
+    fixed = {
+        "price",
+        "fees",
+        "slippage",
+        "size",
+        "size_type",
+        "init_cash",
+        "cash_sharing",
+        "group_by",
+        "close",
+        "direction",
+    }
+    if refused := sorted(fixed & options.keys()):
+        raise DataError(
+            f"{refused[0]} is set by the signals and cannot be an option of portfolio(). Use vbt.Portfolio.from_signals "
+            "with gated.entries and gated.exits for a portfolio of your own."
+        )
+    n_rows, n_columns = max([1, *(len(own.bar) for own in orders)]), len(orders)
+    px = np.ones((n_rows, n_columns))
+    sizes = np.full((n_rows, n_columns), np.nan)
+    kinds = np.full((n_rows, n_columns), SizeType.TargetAmount)
+    bars = np.zeros((n_rows, n_columns), np.int64)
+    opening = {"percent": SizeType.Percent, "amount": SizeType.Amount, "value": SizeType.Value}[size_type]
+    for place, own in enumerate(orders):
+        n = len(own.bar)
+        px[:n, place], bars[:n, place] = own.px, own.bar
+        sizes[:n, place] = own.side * size
+        kinds[:n, place] = np.where(own.side == 0, SizeType.TargetAmount, opening)
+    freq = options.pop("freq", pd.Timedelta(seconds=timeframe_seconds(board.asked[0].bars.timeframe)))
+    packed = vbt.Portfolio.from_orders(
+        pd.DataFrame(px), sizes, size_type=kinds, price=px, fees=terms["fees"], slippage=terms["slippage"],
+        init_cash=init_cash, **options,
+    )  # fmt: skip
+    records = packed.order_records.copy()
+    records["idx"] = bars[records["idx"], records["col"]]
+    close = board.shaped(np.column_stack([asked.bars.close for asked in board.asked]))
+    wrapper = vbt.ArrayWrapper.from_obj(close, freq=freq)
+    return vbt.Portfolio(wrapper, close, records, packed.log_records, np.full(n_columns, init_cash), cash_sharing=False)
+
+
+def _metrics(trades: pd.DataFrame, moves: NDArray[np.float64] | None, asked: Asked) -> dict[str, object]:
+    """What the host says of a column: trades, and what became of the equity."""
+    closed = trades["return"].to_numpy(float)[trades["status"].to_numpy() == 1]
+    metrics: dict[str, object] = {"n_trades": len(closed)}
+    metrics["trade_win_share"] = float((closed > 0).mean()) if len(closed) else math.nan
+    metrics["buy_hold_return_frac"] = float(asked.bars.close[-1] / asked.bars.close[0] - 1)
+    if moves is None:
+        return metrics
+    equity = np.cumprod(np.concatenate([[1.0], 1 + moves]))
+    year = 365.25 * 86_400 / timeframe_seconds(asked.bars.timeframe)
+    spread = moves.std(ddof=1)
+    return metrics | {
+        "return_frac": float(equity[-1] - 1),
+        "max_drawdown_frac": float((equity / np.maximum.accumulate(equity) - 1).min()),
+        "sharpe_annual": float(moves.mean() / spread * math.sqrt(year)) if spread > 0 else math.nan,
+    }
+
+
+def _label_params(label: Hashable, labels: pd.Index) -> dict[str, object]:
+    """What tells a column from the others, by the names of the levels of its label."""
+    parts = label if isinstance(label, tuple) else (label,)
+    names = [
+        name if name is not None else f"column_{i}" if len(parts) > 1 else "column"
+        for i, name in enumerate(labels.names)
+    ]
+    return {str(name): provenance.plain(part) for name, part in zip(names, parts, strict=True)}
+
+
+def _signals_sha256(asked: Asked) -> str:
+    """Hash of all that was asked in a column: it stands for the source that a run of arrays does not have."""
+    digest = hashlib.sha256()
+    for values in (asked.side, asked.stop_px, asked.target_px, asked.exits_long, asked.exits_short):
+        digest.update(np.ascontiguousarray(values).tobytes())
+    digest.update(repr(sorted(asked.setups.items())).encode())
+    return digest.hexdigest()
+
+
+def _px(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+__all__ = ["GatedSignals", "Signals", "gate_signals"]
