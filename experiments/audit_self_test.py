@@ -3,7 +3,7 @@
     python -m experiments.audit_self_test --data FOLDER --out FILE
 
 The shipped strategies are audited on the bundled series and on every file of OHLCV bars in the folder (or ``QML_DATA``), at most the
-last 5,000 bars of each, with 20 cuts. What FILE holds already is not run again.
+last ``--bars`` bars of each, with 20 cuts. What FILE holds already is not run again.
 """
 
 from __future__ import annotations
@@ -26,30 +26,17 @@ STRATEGIES = {
     "strategies.donchian:DonchianBreakout": {},
     "strategies.rsi_reversion:RSIReversion": {},
 }
-N_BARS, N_CUTS = 5_000, 20
+N_CUTS = 20
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default=os.environ.get("QML_DATA"), help="folder of .csv and .parquet files")
     parser.add_argument("--out", type=Path, default=Path("build/audit_self_test.json"))
+    parser.add_argument("--bars", type=int, default=5_000, help="at most the last so many of each series")
     options = parser.parse_args()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     found = json.loads(options.out.read_text()) if options.out.exists() else {"audits": {}}
-    files = sorted(Path(options.data).glob("*.*")) if options.data else []
-    for data in ["GOOG", "EURUSD", *files]:
-        frame = _bars(data)
-        for strategy, host in STRATEGIES.items():
-            key = f"{strategy} on {Path(data).name}"
-            if frame is None or key in found["audits"] or not _exists(strategy):
-                continue
-            report = audit(strategy, frame, n_cuts=N_CUTS, **host)
-            found["audits"][key] = {
-                "verdict": report.verdict, "n_bars": report.n_bars, "n_cuts": len(report.cuts), "n_runs": report.n_runs,
-                "seconds": round(report.seconds, 1), "compared": dict(report.compared), "said": str(report),
-            }  # fmt: skip
-            _keep(found, options.out)
-            print(f"{report.verdict:8} {report.seconds:6.1f} s  {key}", flush=True)
     if "self_test" not in found:
         started = time.monotonic()
         result = self_test(n_cuts=N_CUTS)
@@ -61,8 +48,24 @@ def main() -> None:
             "seconds": round(time.monotonic() - started, 1),
         }  # fmt: skip
         _keep(found, options.out)
+    files = sorted(Path(options.data).glob("*.*")) if options.data else []
+    for data in ["GOOG", "EURUSD", *files]:
+        frame = _bars(data, options.bars)
+        for strategy, host in STRATEGIES.items():
+            key = f"{strategy} on {Path(data).name}"
+            if frame is None or key in found["audits"] or not _exists(strategy):
+                continue
+            report = audit(strategy, frame, n_cuts=N_CUTS, **host)
+            found["audits"][key] = {
+                "verdict": report.verdict, "n_bars": report.n_bars, "n_cuts": len(report.cuts), "n_runs": report.n_runs,
+                "seconds": round(report.seconds, 1), "compared": dict(report.compared), "said": str(report),
+            }  # fmt: skip
+            _keep(found, options.out)
+            print(f"{report.verdict:8} {report.seconds:6.1f} s  {key}", flush=True)
     verdicts = [one["verdict"] for one in found["audits"].values()]
-    print(f"{len(verdicts)} audits of shipped strategies: {verdicts.count('clean')} clean, {verdicts.count('leak')} accused")
+    print(
+        f"{len(verdicts)} audits of shipped strategies: {verdicts.count('clean')} clean, {verdicts.count('leak')} accused"
+    )
     print(json.dumps(found["self_test"], indent=2))
 
 
@@ -72,13 +75,13 @@ def _exists(strategy: str) -> bool:
     return False
 
 
-def _bars(data: str | Path):
+def _bars(data: str | Path, n_bars: int):
     if not isinstance(data, Path):
         from qml_plugin.audit.examine import frame_of
 
-        return frame_of(data)[0].iloc[-N_BARS:]
+        return frame_of(data)[0].iloc[-n_bars:]
     try:
-        return read_bars(data).iloc[-N_BARS:]
+        return read_bars(data).iloc[-n_bars:]
     except DataError as error:
         print(f"left out {data.name}: {error}")
         return None

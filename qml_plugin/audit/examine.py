@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from qml_plugin.adapters.run_memory import nothing_recorded
+from qml_plugin.adapters.recorded_run import nothing_recorded
 from qml_plugin.audit.findings import AuditReport, Finding, finding_of, order_of
 from qml_plugin.audit.futures import FUTURES, other_future
 from qml_plugin.audit.signal_runs import SignalSubject
@@ -92,7 +92,9 @@ def audit(
     if n_cuts < 1:
         raise DataError(f"n_cuts is {n_cuts}. At least one bar must be cut at.")
     frame, label = frame_of(data)
-    examined = _Examination(_subject_of(subject, frame, parameters, host, is_gated), frame, n_cuts, seed, tolerance, ignore, on_step)
+    examined = _Examination(
+        _subject_of(subject, frame, parameters, host, is_gated), frame, n_cuts, seed, tolerance, ignore, on_step
+    )
     examined.run(registry)
     return AuditReport(
         examined.subject.name, label, len(frame), seed, tolerance, tuple(examined.cuts), examined.n_runs,
@@ -112,6 +114,7 @@ class _Examination:
         self.cuts: list[int] = []
         self.checks: list[str] = []
         self.n_runs = 0
+        self._stamps = frame.index.tolist()
         self._n_cuts = n_cuts
         self._ignored = set(ignore)
         self._on_step = on_step or (lambda done, total, text: None)
@@ -123,7 +126,9 @@ class _Examination:
             base = self._run("as it is")
             if base.error is not None:
                 bar = "before the first bar" if base.error[0] is None else f"at bar {base.error[0]}"
-                raise DataError(f"{self.subject.name} fails on the bars as they are, {bar}: {base.error[1]}. Mend that first.")
+                raise DataError(
+                    f"{self.subject.name} fails on the bars as they are, {bar}: {base.error[1]}. Mend that first."
+                )
             self.cuts = _cuts(base, self._n_cuts, np.random.default_rng(self.seed))
             self.base = self._run("again", state_bars=self.cuts)
             self._note_unstable("rerun", differences(base, self.base, base.n_bars, tolerance=self.tolerance))
@@ -150,16 +155,14 @@ class _Examination:
         return self.subject.run(self.frame if frame is None else frame, **options)
 
     def _against(self, other: Trace, through_bar: int, *, numbers: bool = True) -> list[Difference]:
-        return differences(
-            self.base, other, through_bar, tolerance=self.tolerance, numbers=numbers, skip=self._ignored
-        )
+        return differences(self.base, other, through_bar, tolerance=self.tolerance, numbers=numbers, skip=self._ignored)
 
     def _note_unstable(self, check: str, found: list[Difference]) -> None:
         self.checks.append(check)
         for difference in found:
             if difference.name not in self._ignored:
                 self._ignored.add(difference.name)
-                self.findings.append(finding_of(difference, grade="unstable", check=check, stamps=self.frame.index))
+                self.findings.append(finding_of(difference, grade="unstable", check=check, stamps=self._stamps))
 
     def _change_the_future(self) -> None:
         self.checks.append("future")
@@ -175,7 +178,7 @@ class _Examination:
                     n_failed += 1
                     self._note_raised(cut, kind, other.error[1], is_first=n_failed == 1)
                     continue
-                self._has_reacted = self._has_reacted or self._is_other_after(other, cut)
+                self._has_reacted = self._has_reacted or (kind != "shorter" and self._is_other_after(other, cut))
                 for difference in self._against(other, cut, numbers=kind != "shorter"):
                     key = (difference.kind, difference.name)
                     first.setdefault(key, (difference, cut, kind, frame))
@@ -183,12 +186,20 @@ class _Examination:
                     leads.setdefault(key, {})[cut] = max(lead, leads.get(key, {}).get(cut, 0))
         if n_failed == 2 * len(self.cuts):
             self.findings.append(
-                Finding("blind", "future", "error", "raised", f"{self.subject.name} raises on every other future, so none could be compared.")
+                Finding(
+                    "blind",
+                    "future",
+                    "error",
+                    "raised",
+                    f"{self.subject.name} raises on every other future, so none could be compared.",
+                )
             )
         self._confirm(first, leads)
 
     def _confirm(
-        self, first: dict[tuple[str, str], tuple[Difference, int, str, pd.DataFrame]], leads: dict[tuple[str, str], dict[int, int]]
+        self,
+        first: dict[tuple[str, str], tuple[Difference, int, str, pd.DataFrame]],
+        leads: dict[tuple[str, str], dict[int, int]],
     ) -> None:
         """A leak shows the same value whenever the same future comes; what does not is left to chance, not to the future."""
         again: dict[tuple[int, str], dict[tuple[str, str], Difference]] = {}
@@ -204,15 +215,23 @@ class _Examination:
                 continue
             self.findings.append(
                 finding_of(
-                    difference, grade="leak", check="future", stamps=self.frame.index, cut=cut, future=kind,
-                    leads=leads[key], n_compared=len(self.cuts),
-                )  # fmt: skip
+                    difference,
+                    grade="leak",
+                    check="future",
+                    stamps=self._stamps,
+                    cut=cut,
+                    future=kind,
+                    leads=leads[key],
+                    n_compared=len(self.cuts),
+                )
             )
 
     def _note_raised(self, cut: int, kind: str, error: str, *, is_first: bool) -> None:
         if is_first:
             text = f"{self.subject.name} raises before its first bar where the bars from {cut + 1} on are others ({kind}): {error}"
-            self.findings.append(Finding("raised", "future", "error", "raised", text, bar=cut + 1, cut=cut, future=kind))
+            self.findings.append(
+                Finding("raised", "future", "error", "raised", text, bar=cut + 1, cut=cut, future=kind)
+            )
 
     def _is_other_after(self, other: Trace, cut: int) -> bool:
         """Whether anything after the cut shows that the new bars were read."""
@@ -224,17 +243,20 @@ class _Examination:
 
     def _note_blind(self, base: Trace) -> None:
         if not base.arrays and not base.events.get("order"):
-            text = f"{self.subject.name} asked for nothing on these bars and has no indicator. Audit it where it trades."
+            text = (
+                f"{self.subject.name} asked for nothing on these bars and has no indicator. Audit it where it trades."
+            )
             self.findings.append(Finding("blind", "future", "order", "order", text))
             return
         if not self._has_reacted:
             cut = self.cuts[0]
             changed = other_future(self.frame, cut, "garbage", np.random.default_rng([self.seed, cut]))
-            self._has_reacted = bool(differences(base, self._run("to its end on other bars", changed), base.n_bars))
+            other = self._run("to its end on other bars", changed)
+            self._has_reacted = any(found.kind != "book" for found in differences(base, other, base.n_bars))
         if not self._has_reacted:
             text = (
                 f"{self.subject.name} does the same on entirely other bars, so it does not read the bars that it is given. "
-                "Look for what is kept from an earlier run, or read from a file."
+                "A fixed schedule has nothing to show; else look for what is kept from an earlier run, or read from a file."
             )
             self.findings.append(Finding("blind", "future", "order", "order", text))
 
@@ -251,7 +273,7 @@ class _Examination:
                 known = {(f.kind, f.name) for f in self.findings if f.check == "registry"}
                 if (difference.kind, difference.name) not in known:
                     self.findings.append(
-                        finding_of(difference, grade="leak", check="registry", stamps=self.frame.index, cut=cut)
+                        finding_of(difference, grade="leak", check="registry", stamps=self._stamps, cut=cut)
                     )
 
     def _drop_the_start(self) -> None:

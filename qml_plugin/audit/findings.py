@@ -117,11 +117,7 @@ class AuditReport:
 
     def __str__(self) -> str:
         shown_first = self.verdict in ("leak", "refused")
-        rest = [
-            finding
-            for finding in self.findings
-            if not (shown_first and finding.text in self.headline())
-        ]
+        rest = [finding for finding in self.findings if not (shown_first and finding.text in self.headline())]
         return "\n".join([self.headline(), *(f"- {finding}" for finding in rest)])
 
 

@@ -81,4 +81,7 @@ def _joined(column: pd.Series, cut: int, values: FloatArray) -> pd.Series:
     """The column up to the cut and then `values`, in its own type: a past of other types would be another past."""
     if pd.api.types.is_integer_dtype(column.dtype):
         values = np.rint(values)
-    return pd.concat([column.iloc[: cut + 1], pd.Series(values, index=column.index[cut + 1 :]).astype(column.dtype)])
+    joined: pd.Series = pd.concat(
+        [column.iloc[: cut + 1], pd.Series(values, index=column.index[cut + 1 :]).astype(column.dtype)]
+    )
+    return joined

@@ -52,7 +52,7 @@ def _is_indicator(value: Any, indicators: set[int]) -> bool:
 
 
 def _held(value: Any, name: str, n_bars: int, depth: int, seen: set[int]) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Setup) or isinstance(value, (float, np.floating)):
+    if isinstance(value, (Setup, float, np.floating)):
         yield name, value
         return
     if isinstance(value, Signals):

@@ -52,7 +52,7 @@ def side_of(score: FloatArray) -> IntArray:
 
 
 def _returns(frame: pd.DataFrame) -> pd.Series:
-    return np.log(frame["Close"].astype(float)).diff()
+    return pd.Series(np.log(frame["Close"].to_numpy(float)), index=frame.index).diff()
 
 
 def _inputs(frame: pd.DataFrame) -> FloatArray:
@@ -97,7 +97,7 @@ def _selection(frame: pd.DataFrame, is_leaking: bool) -> FloatArray:
     best = int(np.argmax(np.abs(worth)))
     scores = inputs[:, best] * np.sign(worth[best])
     scores[:_TRAINING] = np.nan
-    return scores
+    return np.asarray(scores, float)
 
 
 def _neighbours(frame: pd.DataFrame, is_leaking: bool) -> FloatArray:
@@ -124,7 +124,7 @@ def _fill(frame: pd.DataFrame, is_leaking: bool) -> pd.Series:
 
 def _resample(frame: pd.DataFrame, is_leaking: bool) -> pd.Series:
     price = frame["Close"].astype(float)
-    step = pd.Series(frame.index).diff().median()
+    step = pd.Timedelta(np.median(np.diff(frame.index.to_numpy())))
     slow = price.resample(step * _BLOCK, label="left" if is_leaking else "right", closed="left").last().dropna()
     return slow.reindex(frame.index, method="ffill") - price.rolling(_BLOCK).mean()
 

@@ -50,7 +50,7 @@ def poisoned_pairs(
         if registry is not None:
             backup(registry, clean)
         url = f"sqlite:///{clean}" if registry is None else None
-        trace, run, patterns = subject.run_with_memory(frame, symbol=symbol, registry=url)
+        _, run, patterns = subject.run_with_memory(frame, symbol=symbol, registry=url)
         if run is None or not patterns:
             return
         for cut in cuts:
@@ -61,7 +61,9 @@ def poisoned_pairs(
             for source in (clean, planted):
                 copy = Path(folder) / f"{source.stem}_{cut}_run.db"
                 shutil.copy(source, copy)  # a run adds to its registry
-                traces.append(subject.run(frame, through_bar=cut, state_bars=[cut], symbol=symbol, registry=f"sqlite:///{copy}"))
+                traces.append(
+                    subject.run(frame, through_bar=cut, state_bars=[cut], symbol=symbol, registry=f"sqlite:///{copy}")
+                )
             yield cut, traces[0], traces[1]
 
 
@@ -74,7 +76,9 @@ def _plant(path: Path, frame: pd.DataFrame, cut: int, run: Run, patterns: Sequen
     for i, pattern in enumerate(past):
         entry = replace(pattern.entry, strategy="planted")
         if i % 2:
-            entry = replace(entry, bar=cut + 1, detection_at=later[0] + i, known_at=later[0] + i, pattern_type=f"planted_{i}")
+            entry = replace(
+                entry, bar=cut + 1, detection_at=later[0] + i, known_at=later[0] + i, pattern_type=f"planted_{i}"
+            )
         is_win = pattern.outcome is not None and pattern.outcome.is_win
         outcome = Outcome(
             entry_bar=cut + 1, entry_px=entry.reference_px, exit_bar=min(cut + 2, len(frame) - 1), exit_px=entry.reference_px,
@@ -89,5 +93,7 @@ def _plant(path: Path, frame: pd.DataFrame, cut: int, run: Run, patterns: Sequen
     try:
         PatternRegistry(f"sqlite:///{path}").save_run(planted, lies, decisions, {})
     except QmlError as error:
-        error.add_note("The copy of the registry that the audit poisons took no rows; the registry itself is as it was.")
+        error.add_note(
+            "The copy of the registry that the audit poisons took no rows; the registry itself is as it was."
+        )
         raise

@@ -91,7 +91,13 @@ def self_test(
     frame, label = frame_of(data)
     frame = frame.iloc[-_MOST_BARS:]
     found: dict[bool, dict[tuple[str, str], AuditReport]] = {True: {}, False: {}}
-    todo = [(place, leak, is_leaking) for place in PLACES if place in places for leak in leaks for is_leaking in (True, False)]
+    todo = [
+        (place, leak, is_leaking)
+        for place in PLACES
+        if place in places
+        for leak in leaks
+        for is_leaking in (True, False)
+    ]
     for i, (place, leak, is_leaking) in enumerate(todo):
         if on_step is not None:
             on_step(i, len(todo), f"{leak} ({place})")
@@ -124,7 +130,7 @@ def planted_subject(leak: str, place: str, *, is_leaking: bool) -> type | Callab
         def next(self) -> None:
             if place == "indicator":
                 score = self.score[-1]
-                side = (score > 0) - (score < 0)
+                side = int(score > 0) - int(score < 0)
             else:
                 side = self.side_at(len(self.data) - 1)
             if side and side * self.position.size <= 0:

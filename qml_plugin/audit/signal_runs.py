@@ -64,7 +64,9 @@ class SignalSubject:
                 self._gate(trace, frame, returned, parts, len(frame) - 1 if through_bar is None else through_bar)
         return trace
 
-    def _gate(self, trace: Trace, frame: pd.DataFrame, returned: Any, parts: Mapping[str, Any], through_bar: int) -> None:
+    def _gate(
+        self, trace: Trace, frame: pd.DataFrame, returned: Any, parts: Mapping[str, Any], through_bar: int
+    ) -> None:
         """Note what the memory makes of the entries up to a bar."""
         columns = {name: trace.arrays.get(("signal", name)) for name in (*_USUAL, "side")}
         options = {"strategy": self.name, **self.host}
@@ -72,7 +74,9 @@ class SignalSubject:
             side = np.where(np.arange(len(frame)) <= through_bar, returned.side, 0).astype(np.int8)
             setups = {bar: setup for bar, setup in returned.setups.items() if bar <= through_bar}
             entries: Any = replace(returned, side=side, setups=setups)
-        elif "entries" in parts and all(part is None or (part.ndim == 1 and part.dtype == bool) for part in columns.values()):
+        elif "entries" in parts and all(
+            part is None or (part.ndim == 1 and part.dtype == bool) for part in columns.values()
+        ):
             cut = {
                 name: part & (np.arange(len(frame)) <= through_bar)
                 for name, part in columns.items()

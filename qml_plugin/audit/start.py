@@ -53,7 +53,11 @@ def _finding(kind: str, name: str, gap: np.ndarray, last: int, warm: int, n_drop
     text = (
         f"{kind} {name} depends on where the bars begin: without the first {n_dropped} of them it differs {until}, by "
         f"{gap[warm]:.1e} of its largest value when it is first there and {gap[last]:.1e} at the end of that. "
-        + ("Give it the same start wherever it is used." if is_lasting else "Give it so many bars before its first use.")
+        + (
+            "Give it the same start wherever it is used."
+            if is_lasting
+            else "Give it so many bars before its first use."
+        )
     )
     return Finding("start", "start", kind, name, text, bar=n_dropped + last, value=last + 1, other=float(gap[last]))
 

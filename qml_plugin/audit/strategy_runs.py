@@ -18,7 +18,6 @@ from qml_plugin.audit.trace import Trace, note_patterns
 from qml_plugin.records import Pattern, Run, Setup
 
 
-
 class _ReachedTheCut(BaseException):
     """The bar was reached after which nothing is compared."""
 
@@ -116,7 +115,7 @@ class _Recorder:
 
     def asked(self, side: int, args: tuple[Any, ...], order: Mapping[str, Any]) -> None:
         size = order.get("size", args[0] if args else None)
-        fields = {"side": side, "size": None if size is None else float(size)}
+        fields: dict[str, Any] = {"side": side, "size": None if size is None else float(size)}
         fields |= {name: _number(order.get(name)) for name in ("limit", "stop", "sl", "tp")}
         tag = order.get("tag")
         if isinstance(tag, (str, int, float)):

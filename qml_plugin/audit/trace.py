@@ -60,7 +60,9 @@ def note_patterns(trace: Trace, patterns: Sequence[Pattern], decisions: Sequence
     """Entries with all that their decisions rested on; their outcomes came later and are left out."""
     for pattern, decision in zip(patterns, decisions, strict=True):
         entry = pattern.entry
-        fields = {name: getattr(entry, name) for name in ("side", "pattern_type", "stop_px", "target_px", "plan", "setup")}
+        fields = {
+            name: getattr(entry, name) for name in ("side", "pattern_type", "stop_px", "target_px", "plan", "setup")
+        }
         trace.add("entry", entry.bar, fields)
         features = np.asarray(pattern.features, float).tolist()
         trace.add("feature", entry.bar, dict(zip(CATALOGUE.names, features, strict=True)))
@@ -116,7 +118,8 @@ def is_same(one: Any, other: Any, tolerance: float = 0.0, scale: float = 0.0) ->
     if isinstance(one, (float, np.floating)) and isinstance(other, (float, np.floating)):
         if math.isnan(one) or math.isnan(other):
             return math.isnan(one) and math.isnan(other)
-        return bool(one == other or abs(one - other) <= tolerance * max(scale, abs(one), abs(other)))
+        a, b = float(one), float(other)
+        return a == b or abs(a - b) <= tolerance * max(scale, abs(a), abs(b))
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(is_same(one[key], other[key], tolerance) for key in one)
     if isinstance(one, (tuple, list)) and isinstance(other, (tuple, list)):
@@ -127,9 +130,7 @@ def is_same(one: Any, other: Any, tolerance: float = 0.0, scale: float = 0.0) ->
         return repr(one) == repr(other)
 
 
-def first_other_row(
-    one: NDArray[Any], other: NDArray[Any], tolerance: float = 0.0
-) -> tuple[int, int | None] | None:
+def first_other_row(one: NDArray[Any], other: NDArray[Any], tolerance: float = 0.0) -> tuple[int, int | None] | None:
     """(row, column) of the first difference of two arrays of one shape, None where they are the same."""
     if one.dtype.kind in "fciub" and other.dtype.kind in "fciub":
         with np.errstate(invalid="ignore"):
@@ -151,7 +152,9 @@ def first_other_row(
 
 
 def _of_errors(one: Trace, other: Trace, through_bar: int) -> Iterator[Difference]:
-    texts = [trace.error[1] if trace.error and (trace.error[0] or 0) <= through_bar else NOTHING for trace in (one, other)]
+    texts = [
+        trace.error[1] if trace.error and (trace.error[0] or 0) <= through_bar else NOTHING for trace in (one, other)
+    ]
     if texts[0] != texts[1]:
         failed = other.error if texts[1] != NOTHING else one.error
         yield Difference("error", "the strategy raises", (failed[0] if failed else 0) or 0, None, *texts)
@@ -181,13 +184,11 @@ def _of_array(
     if place is not None:
         row, column = place
         label = None if column is None else columns[column] if column < len(columns) else f"column {column}"
-        at = row if column is None else (row, *np.unravel_index(column, a.shape[1:]))
+        at: Any = row if column is None else (row, *np.unravel_index(column, a.shape[1:]))
         yield Difference(kind, name, row, label, a[at], b[at])
 
 
-def _of_states(
-    one: Trace, other: Trace, through_bar: int, tolerance: float, numbers: bool
-) -> Iterator[Difference]:
+def _of_states(one: Trace, other: Trace, through_bar: int, tolerance: float, numbers: bool) -> Iterator[Difference]:
     for bar in sorted(one.states.keys() & other.states.keys()):
         if bar > through_bar:
             break

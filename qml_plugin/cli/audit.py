@@ -53,7 +53,9 @@ def audit(
         else:
             settings = {"parameters": _settings("--set", parameter), "registry": registry, "ignore": ignore or ()}
             options = settings | _settings("--host", host)
-            code = _audit(strategy, data, {"n_cuts": cuts, "seed": seed, "tolerance": tolerance, **options}, html, json_file)
+            code = _audit(
+                strategy, data, {"n_cuts": cuts, "seed": seed, "tolerance": tolerance, **options}, html, json_file
+            )
     except QmlError as error:
         if "--debug" in sys.argv:
             raise
