@@ -75,8 +75,13 @@ def _held(value: Any, name: str, n_bars: int, depth: int, seen: set[int]) -> Ite
         for i, item in enumerate(value[:_MOST_ITEMS]):
             if not isinstance(item, (int, float, str, np.generic)):
                 yield from _held(item, f"{name}[{i}]", n_bars, depth + 1, seen)
-    elif hasattr(value, "__dict__") and not isinstance(value, type) and not callable(value):
-        if not f"{type(value).__module__}.".startswith(_FOREIGN):
-            seen.add(id(value))
-            for key, item in list(vars(value).items()):
-                yield from _held(item, f"{name}.{key}", n_bars, depth + 1, seen)
+    elif _is_own_object(value):
+        seen.add(id(value))
+        for key, item in list(vars(value).items()):
+            yield from _held(item, f"{name}.{key}", n_bars, depth + 1, seen)
+
+
+def _is_own_object(value: Any) -> bool:
+    """Whether it is an object of the user's, to look into."""
+    is_plain = hasattr(value, "__dict__") and not isinstance(value, type) and not callable(value)
+    return is_plain and not f"{type(value).__module__}.".startswith(_FOREIGN)
