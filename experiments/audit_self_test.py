@@ -37,17 +37,6 @@ def main() -> None:
     options = parser.parse_args()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     found = json.loads(options.out.read_text()) if options.out.exists() else {"audits": {}}
-    if "self_test" not in found:
-        started = time.monotonic()
-        result = self_test(n_cuts=N_CUTS)
-        places = dict.fromkeys(place for place, _ in result.leaking)
-        found["self_test"] = {
-            "caught": {place: result.n_caught(place) for place in places}, "n_leaks": len(result.leaking) // len(places),
-            "missed": result.missed, "accused": result.accused, "n_honest": len(result.honest),
-            "cuts": {f"{leak} ({place})": r.leaks[0].n_cuts if r.leaks else 0 for (place, leak), r in result.leaking.items()},
-            "seconds": round(time.monotonic() - started, 1),
-        }  # fmt: skip
-        _keep(found, options.out)
     files = sorted(Path(options.data).glob("*.*")) if options.data else []
     for data in ["GOOG", "EURUSD", *files]:
         frame = _bars(data, options.bars)
@@ -62,6 +51,17 @@ def main() -> None:
             }  # fmt: skip
             _keep(found, options.out)
             print(f"{report.verdict:8} {report.seconds:6.1f} s  {key}", flush=True)
+    if "self_test" not in found:
+        started = time.monotonic()
+        result = self_test(n_cuts=N_CUTS)
+        places = dict.fromkeys(place for place, _ in result.leaking)
+        found["self_test"] = {
+            "caught": {place: result.n_caught(place) for place in places}, "n_leaks": len(result.leaking) // len(places),
+            "missed": result.missed, "accused": result.accused, "n_honest": len(result.honest),
+            "cuts": {f"{leak} ({place})": r.leaks[0].n_cuts if r.leaks else 0 for (place, leak), r in result.leaking.items()},
+            "seconds": round(time.monotonic() - started, 1),
+        }  # fmt: skip
+        _keep(found, options.out)
     verdicts = [one["verdict"] for one in found["audits"].values()]
     print(
         f"{len(verdicts)} audits of shipped strategies: {verdicts.count('clean')} clean, {verdicts.count('leak')} accused"

@@ -20,6 +20,7 @@ _REFUSED = 2
 
 
 def audit(
+    context: typer.Context,
     strategy: Annotated[str | None, typer.Argument(metavar="STRATEGY", help="package.module:Name or path/to/file.py:Name of a Strategy, or of a function of bars that returns signals; left out with --self-test.")] = None,
     data: Annotated[str | None, typer.Option("--data", metavar="DATA", help="A .csv or .parquet file, or the bundled GOOG or EURUSD; GOOG by default.")] = None,
     cuts: Annotated[int, typer.Option("--cuts", min=1, help="Bars after which the future is replaced.")] = 20,
@@ -57,7 +58,7 @@ def audit(
                 strategy, data, {"n_cuts": cuts, "seed": seed, "tolerance": tolerance, **options}, html, json_file
             )
     except QmlError as error:
-        if "--debug" in sys.argv:
+        if context.find_root().params.get("debug"):
             raise
         sys.stderr.write(inert(f"qml: {error}\n", keep="\n\t"))
         code = _REFUSED

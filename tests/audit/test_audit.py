@@ -130,7 +130,7 @@ def test_a_signal_function_is_gated_and_clean(walk):
 
 
 def test_a_leak_in_a_signal_function_is_named(walk):
-    leak = audit(subjects.centred_cross, walk, n_cuts=6).leaks[0]
+    leak = audit(subjects.centred_cross, walk, n_cuts=6, is_gated=False).leaks[0]
     assert (leak.kind, leak.name) in {("signal", "entries"), ("signal", "exits")}
     assert leak.lead_bars <= 5
     assert audit(subjects.in_the_next_bar, walk, n_cuts=4).leaks[0].name == "signals"

@@ -22,7 +22,7 @@ def test_there_are_ten_leaks():
 
 @pytest.mark.parametrize("leak", LEAKS)
 def test_a_planted_leak_is_caught_and_its_twin_is_not_accused(walk, leak):
-    result = self_test(walk, n_cuts=6, leaks=[leak], places=["indicator", "signals"])
+    result = self_test(walk, n_cuts=4, leaks=[leak], places=["indicator", "signals"])
     assert result.missed == []
     assert result.accused == []
     assert result.exit_code == 0
@@ -31,7 +31,7 @@ def test_a_planted_leak_is_caught_and_its_twin_is_not_accused(walk, leak):
 
 @pytest.mark.parametrize("leak", ["future neighbour", "threshold picked on all scores"])
 def test_a_leak_that_only_orders_betray_is_caught(walk, leak):
-    report = audit(planted_subject(leak, "orders only", is_leaking=True), walk, n_cuts=10)
+    report = audit(planted_subject(leak, "orders only", is_leaking=True), walk, n_cuts=8)
     assert report.leaks[0].kind == "order"
 
 

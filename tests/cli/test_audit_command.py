@@ -72,9 +72,9 @@ def test_the_page_and_the_json_hold_the_findings(qml, bars, tmp_path):
 def test_the_self_test_says_how_many_it_caught(qml, bars, tmp_path, monkeypatch):
     import qml_plugin.audit.proving as proving
 
-    monkeypatch.setattr(proving, "PLACES", ("signals",))
+    monkeypatch.setattr(proving, "PLACES", ("indicator",))
     data = tmp_path / "self.json"
-    code, out, _ = qml("audit", "--self-test", "--data", bars, "--cuts", 4, "--json", data)
+    code, out, _ = qml("audit", "--self-test", "--data", bars, "--cuts", 1, "--json", data)
     assert code == 0, out
-    assert "signals: 10 of 10 planted leaks caught, 0 of 10 honest twins accused" in out
+    assert "indicator: 10 of 10 planted leaks caught, 0 of 10 honest twins accused" in out
     assert json.loads(data.read_text())["missed"] == []
