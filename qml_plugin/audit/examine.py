@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,10 @@ class _Examination:
                 raise DataError(
                     f"{self.subject.name} fails on the bars as they are, {bar}: {base.error[1]}. Mend that first."
                 )
+            if base.refused is not None and isinstance(self.subject, SignalSubject):
+                self.subject = replace(self.subject, is_gated=False)
+                text = f"gate_signals refuses these signals, so they were compared as they are: {base.refused}"
+                self.findings.append(Finding("raised", "future", "decision", "gate_signals", text))
             self.cuts = _cuts(base, self._n_cuts, np.random.default_rng(self.seed))
             self.base = self._run("again", state_bars=self.cuts)
             self._note_unstable("rerun", differences(base, self.base, base.n_bars, tolerance=self.tolerance))

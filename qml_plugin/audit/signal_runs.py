@@ -91,7 +91,7 @@ class SignalSubject:
         try:
             gated = gate_signals(frame, entries, **options)
         except DataError as error:
-            trace.add("decision", 0, {"gate_signals refused": str(error)} if isinstance(returned, Signals) else {})
+            trace.refused = str(error)
             return
         note_patterns(trace, gated.patterns, gated.decisions)
 

@@ -28,7 +28,7 @@ class Trace:
 
     ``arrays`` maps (kind, name) to what was as long as the bars when the run began, first axis bars. ``events`` maps a kind to
     (bar, fields) in time order. ``states`` maps a bar to what the strategy held at its close. ``error`` is (bar, text) of
-    what it raised, bar None before the first.
+    what it raised, bar None before the first. ``refused`` says why signals could not be gated.
     """
 
     n_bars: int
@@ -38,6 +38,7 @@ class Trace:
     states: dict[int, dict[str, Any]] = field(default_factory=dict)
     error: tuple[int | None, str] | None = None
     first_bar: int = 0
+    refused: str | None = None
 
     def add(self, kind: str, bar: int, fields: Mapping[str, Any]) -> None:
         """Note that something happened at the close of a bar."""

@@ -129,6 +129,13 @@ def test_a_signal_function_is_gated_and_clean(walk):
     assert report.compared["decision"] == report.compared["feature"] > 10
 
 
+def test_signals_that_cannot_be_gated_are_compared_as_they_are(walk):
+    report = audit(subjects.both_at_once, walk, n_cuts=3)
+    assert "decision" not in report.compared
+    assert "gate_signals refuses these signals, so they were compared as they are" in str(report)
+    assert {leak.kind for leak in report.leaks} <= {"signal", "order"}
+
+
 def test_a_leak_in_a_signal_function_is_named(walk):
     leak = audit(subjects.centred_cross, walk, n_cuts=6, is_gated=False).leaks[0]
     assert (leak.kind, leak.name) in {("signal", "entries"), ("signal", "exits")}
