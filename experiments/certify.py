@@ -139,7 +139,9 @@ def _garch(z: Array, sd: float, alpha: float, beta: float) -> Array:
 
 
 @njit(cache=True)
-def _held_setups(known: NDArray[np.int64], side: Array, stop: Array, head_gap: Array, close: Array, rr: float, limit: int) -> Array:
+def _held_setups(
+    known: NDArray[np.int64], side: Array, stop: Array, head_gap: Array, close: Array, rr: float, limit: int
+) -> Array:
     """Positions of setups, one at a time: until the close passes stop or target, or for `limit` bars."""
     n = len(close)
     out = np.zeros(n)
@@ -242,7 +244,9 @@ def world(name: str, family: Family, index: int, seed: int) -> Bars:
     if not name.startswith("edge"):
         return bars_of(noise, rng, BAR_SD)
     wicks = rng.integers(2**32)
-    return _with_edge(family, noise, float(name[4:]), lambda returns: bars_of(returns, np.random.default_rng(wicks), BAR_SD))
+    return _with_edge(
+        family, noise, float(name[4:]), lambda returns: bars_of(returns, np.random.default_rng(wicks), BAR_SD)
+    )
 
 
 def _with_edge(family: Family, noise: Array, sharpe: float, made: Callable[[Array], Bars]) -> Bars:
@@ -309,12 +313,18 @@ def judged_set(name: str, family: Family, index: int, seed: int) -> dict[str, An
     found = Findings(
         walk=walk,
         timing=circular_shift_test(walk.exposure, walk.market, costs=walk.costs, alpha=t.timing_alpha),
-        selection=superior_predictive_ability(excess, n_draws=N_DRAWS, alpha=t.selection_alpha, seed=own_seed, n_threads=1),
+        selection=superior_predictive_ability(
+            excess, n_draws=N_DRAWS, alpha=t.selection_alpha, seed=own_seed, n_threads=1
+        ),
         n_trials=trials.n_trials,
         costs=stressed_walk(walk, t, n_draws=1, block_length=1.0, seed=own_seed),
         plateau=plateau(trials.parameters, trials.annual_sharpe()),
-        periods=by_regime(walk.excess, periods, walk.bars_per_year, names=names, n_draws=1, block_length=1.0, seed=own_seed),
-        regimes=by_regime(walk.excess, regimes(bars)[walk.bar], walk.bars_per_year, n_draws=1, block_length=1.0, seed=own_seed),
+        periods=by_regime(
+            walk.excess, periods, walk.bars_per_year, names=names, n_draws=1, block_length=1.0, seed=own_seed
+        ),
+        regimes=by_regime(
+            walk.excess, regimes(bars)[walk.bar], walk.bars_per_year, n_draws=1, block_length=1.0, seed=own_seed
+        ),
         ruin=ruin_paths(walk, t, n_paths=N_PATHS, is_pessimist=True, seed=own_seed) if can_test else None,
         audit=AuditFinding("clean", "audited once for the family"),
     )
@@ -381,8 +391,10 @@ def run(phase: str, worlds: list[str], families: list[str], n_sets: int, seed: i
             if time.monotonic() - began > seconds:
                 return
             result = judged_set(cell[0], FAMILIES[cell[1]], index, seed)
-            with _path(out, phase, seed, *cell).open("a") as file:
-                file.write(json.dumps(result) + "\n")
+            path = _path(out, phase, seed, *cell)
+            is_torn = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
+            with path.open("a") as file:
+                file.write("\n" * is_torn + json.dumps(result) + "\n")
 
 
 def _path(out: Path, phase: str, seed: int, world: str, family: str) -> Path:

@@ -192,7 +192,9 @@ def permutation_importance(
         own.append(loss)
         base.append(log_loss(np.full(len(test), model.base_rate), won_bool[test]))
         for _ in range(n_repeats):
-            losses.append(np.array([_shuffled_loss(model, X32[test], won_bool[test], j, rng) for j in range(len(names))]) - loss)
+            losses.append(
+                np.array([_shuffled_loss(model, X32[test], won_bool[test], j, rng) for j in range(len(names))]) - loss
+            )
         if model.name != "base_rate":
             contribution = np.mean([np.abs(model.contributions(row)) for row in X32[test]], axis=0)
     table = np.array(losses) if losses else np.full((1, len(names)), np.nan)
@@ -250,7 +252,9 @@ def attribute(
     return Attribution(relations, n_effective, false_discovery_rate, importance, reason)
 
 
-def _shuffled_loss(model: object, X: NDArray[np.float32], won: NDArray[np.bool_], j: int, rng: np.random.Generator) -> float:
+def _shuffled_loss(
+    model: object, X: NDArray[np.float32], won: NDArray[np.bool_], j: int, rng: np.random.Generator
+) -> float:
     shuffled = X.copy()
     shuffled[:, j] = X[rng.permutation(len(X)), j]
     return float(log_loss(model.predict(shuffled), won))  # type: ignore[attr-defined]

@@ -83,7 +83,16 @@ def cost_stress(
             f"{len(earned)} returns, {len(paid)} costs, the least {paid.min():g}, multiples {tuple(multiples)} refused. Each "
             "return has its cost, and neither costs nor multiples are negative."
         )
-    return _stress([earned - (k - 1.0) * paid for k in multiples], multiples, float(paid.sum()), per_year, level, n_draws, block_length, seed)
+    return _stress(
+        [earned - (k - 1.0) * paid for k in multiples],
+        multiples,
+        float(paid.sum()),
+        per_year,
+        level,
+        n_draws,
+        block_length,
+        seed,
+    )
 
 
 def cost_stress_of(

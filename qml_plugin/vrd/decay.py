@@ -88,13 +88,13 @@ def edge_decay(
     ends = np.unique(np.linspace(width, n, n_windows).round().astype(np.int64))
     block = automatic_block_length(values)
     found = [
-        bootstrap_interval(values[end - width : end], n_draws=n_draws, block_length=min(block, width / 4), seed=seed + i)
+        bootstrap_interval(
+            values[end - width : end], n_draws=n_draws, block_length=min(block, width / 4), seed=seed + i
+        )
         for i, end in enumerate(ends)
     ]
     distance, at = _cusum(values)
-    draws = np.array(
-        [_cusum(values[resampled_rows(n, n, block, 1, seed + draw)[0]])[0] for draw in range(n_draws)]
-    )
+    draws = np.array([_cusum(values[resampled_rows(n, n, block, 1, seed + draw)[0]])[0] for draw in range(n_draws)])
     p_value = (1 + int((draws >= distance - 1e-12).sum())) / (1 + n_draws)
     first, second = float(values[: n // 2].mean()), float(values[n // 2 :].mean())
     return Decay(

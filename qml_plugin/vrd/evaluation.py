@@ -321,9 +321,7 @@ def annual_sharpe(returns: FloatArray, per_year: float) -> FloatArray:
     """
     spread = returns.std(axis=0, ddof=1)
     is_flat = spread <= 1e-12 * np.abs(returns).max(axis=0)
-    return np.asarray(
-        np.where(is_flat, 0.0, returns.mean(axis=0) / np.where(is_flat, 1.0, spread)) * np.sqrt(per_year)
-    )
+    return np.asarray(np.where(is_flat, 0.0, returns.mean(axis=0) / np.where(is_flat, 1.0, spread)) * np.sqrt(per_year))
 
 
 def run_trials(

@@ -164,7 +164,11 @@ def verdict_of(gates: tuple[Gate, ...]) -> Verdict:
         return Verdict("INSUFFICIENT", f"Nothing can be said, for want of {gate.name}: {gate.reason}.")
     failed = [by_name[name] for name in GATES if by_name[name].status == "FAIL"]
     if failed:
-        rest = f" (so {'does' if len(failed) == 2 else 'do'} {', '.join(g.name for g in failed[1:])})" if failed[1:] else ""
+        rest = (
+            f" (so {'does' if len(failed) == 2 else 'do'} {', '.join(g.name for g in failed[1:])})"
+            if failed[1:]
+            else ""
+        )
         return Verdict("CAUTION", f"The edge looks real, but {failed[0].name} fails: {failed[0].reason}{rest}.")
     if gate := first(GATES, "INSUFFICIENT"):
         return Verdict("INSUFFICIENT", f"The edge looks real, but {gate.name} is not known: {gate.reason}.")
@@ -175,7 +179,9 @@ def verdict_of(gates: tuple[Gate, ...]) -> Verdict:
 def _answer(gate: Any, found: Findings, thresholds: Thresholds) -> Gate:
     name, question = gate.__name__.removeprefix("_"), gate.__doc__
     status, value, threshold, reason, numbers = gate(found, thresholds)
-    return Gate(name, question, status, value, threshold, found.missing.get(name, reason) if reason == "" else reason, numbers)
+    return Gate(
+        name, question, status, value, threshold, found.missing.get(name, reason) if reason == "" else reason, numbers
+    )
 
 
 _Answer = tuple[Status, float, float, str, dict[str, float]]
@@ -202,7 +208,9 @@ def _evidence(found: Findings, t: Thresholds) -> _Answer:
     if not reason and years < t.evidence_min_years:
         reason = f"{years:.2f} years out of sample; {t.evidence_min_years:g} are needed"
     if not reason and walk.excess_sharpe > 0 and years < needed:
-        reason = f"{years:.1f} years are too short for a Sharpe ratio of {walk.excess_sharpe:.2f}, which needs {needed:.1f}"
+        reason = (
+            f"{years:.1f} years are too short for a Sharpe ratio of {walk.excess_sharpe:.2f}, which needs {needed:.1f}"
+        )
     if reason:
         return "INSUFFICIENT", float(walk.n_trades), float(t.evidence_min_trades), reason, numbers
     reason = f"{walk.n_trades} trades in {years:.1f} years out of sample"
@@ -230,7 +238,9 @@ def _timing(found: Findings, t: Thresholds) -> _Answer:
         return "INSUFFICIENT", null.p_value, t.timing_alpha, f"{walk.n_failed} windows failed: {reason}", numbers
     if null.status == "INSUFFICIENT":
         return "INSUFFICIENT", null.p_value, t.timing_alpha, null.reason, numbers
-    text = f"the Sharpe ratio of the excess is {walk.excess_sharpe:.2f}, p = {null.p_value:.3g} against shifted positions"
+    text = (
+        f"the Sharpe ratio of the excess is {walk.excess_sharpe:.2f}, p = {null.p_value:.3g} against shifted positions"
+    )
     is_shown = null.p_value <= t.timing_alpha
     is_worth = walk.excess_sharpe >= t.timing_min_annual_sharpe
     if is_shown and is_worth:
@@ -257,8 +267,10 @@ def _selection(found: Findings, t: Thresholds) -> _Answer:
             return _unknown(found, "selection", alpha, "there is no deflated Sharpe ratio")
         text = f"1 - DSR = {1 - dsr:.3g} for {ledger} trials that the ledger counts"
         return ("PASS" if 1 - dsr <= alpha else "FAIL"), 1 - dsr, alpha, text, numbers | {"dsr": dsr}
-    null = found.bar_permutation if found.bar_permutation is not None else (
-        found.selection.null if found.selection is not None else None
+    null = (
+        found.bar_permutation
+        if found.bar_permutation is not None
+        else (found.selection.null if found.selection is not None else None)
     )
     if null is None:
         return _unknown(found, "selection", alpha, "no test over all trials was made")
@@ -314,10 +326,22 @@ def _concentration(found: Findings, t: Thresholds) -> _Answer:
     regime = min(known, key=lambda row: row.mean_without)
     numbers = {"best_period_frac": best.pnl_frac, "mean_without_best_regime": regime.mean_without}
     if best.pnl_frac > limit:
-        return "FAIL", best.pnl_frac, limit, f"{best.name} of {len(found.periods.rows)} earned {best.pnl_frac:.0%} of all", numbers
+        return (
+            "FAIL",
+            best.pnl_frac,
+            limit,
+            f"{best.name} of {len(found.periods.rows)} earned {best.pnl_frac:.0%} of all",
+            numbers,
+        )
     if not regime.mean_without > 0:
         return "FAIL", best.pnl_frac, limit, f"nothing is earned outside the regime {regime.name!r}", numbers
-    return "PASS", best.pnl_frac, limit, f"the best period earned {best.pnl_frac:.0%} of all, and no regime carries it", numbers
+    return (
+        "PASS",
+        best.pnl_frac,
+        limit,
+        f"the best period earned {best.pnl_frac:.0%} of all, and no regime carries it",
+        numbers,
+    )
 
 
 def _ruin(found: Findings, t: Thresholds) -> _Answer:
@@ -344,4 +368,3 @@ def _audit(found: Findings, t: Thresholds) -> _Answer:
         return _unknown(found, "audit", nan, "no audit for leakage was made")
     status: Mapping[str, Status] = {"clean": "PASS", "leak": "FAIL"}
     return status.get(found.audit.verdict, "INSUFFICIENT"), nan, nan, found.audit.sentence.rstrip("."), {}
-

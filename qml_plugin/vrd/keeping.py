@@ -158,7 +158,9 @@ def _encoded(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     if type(value).__name__ in _RECORDS:
         held = {field.name: _encoded(getattr(value, field.name), arrays) for field in fields(value)}
         return {"record": type(value).__name__, "fields": held}
-    raise DataError(f"a {type(value).__name__} cannot be kept: {value!r:.80}. Parameters are numbers, text or booleans.")
+    raise DataError(
+        f"a {type(value).__name__} cannot be kept: {value!r:.80}. Parameters are numbers, text or booleans."
+    )
 
 
 def _decoded(value: Any, arrays: dict[str, np.ndarray]) -> Any:

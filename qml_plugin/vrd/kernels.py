@@ -18,7 +18,7 @@ def _kernel(function: F) -> F:
     try:
         return njit(cache=True)(function)  # type: ignore[return-value]
     except RuntimeError:  # no folder for the cache: every process compiles anew
-        return njit(function)  # type: ignore[return-value]
+        return njit(function)  # type: ignore[no-any-return]
 
 
 @_kernel

@@ -161,12 +161,17 @@ def by_regime(
         rest = n_known - len(own)
         rows.append(
             RegimeRow(
-                name, len(own), len(own) / len(excess), float(own.sum()),
+                name,
+                len(own),
+                len(own) / len(excess),
+                float(own.sum()),
                 float(own.sum()) / total if total > 0 else np.nan,
-                float(own.mean()) if len(own) else np.nan, low, high,
+                float(own.mean()) if len(own) else np.nan,
+                low,
+                high,
                 float(annual_sharpe(own, per_year)) if len(own) >= 2 else np.nan,
                 (total - float(own.sum())) / rest if rest else np.nan,
-            )  # fmt: skip
+            )
         )
     return RegimeReport(names, tuple(rows), code, transition_matrix(code, len(names)))
 

@@ -268,7 +268,9 @@ def picking_cost(
     """
     n_bars, n_trials = returns.shape
     if n_bars < 20 or n_trials < 1 or n_draws < 1:
-        raise DataError(f"{n_draws} draws of {n_bars} bars of {n_trials} trials refused. There are 20 bars, a trial and a draw.")
+        raise DataError(
+            f"{n_draws} draws of {n_bars} bars of {n_trials} trials refused. There are 20 bars, a trial and a draw."
+        )
     length = automatic_block_length(returns.mean(axis=1)) if block_length is None else block_length
     squares = returns**2
     outside, picked = np.full(n_draws, np.nan), np.zeros(n_trials)

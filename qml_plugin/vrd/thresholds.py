@@ -74,7 +74,9 @@ def load_thresholds(path: Path | str | None = None) -> Thresholds:
     try:
         given = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise DataError(f"thresholds cannot be read from {path}: {error}. Start from a copy of the shipped file.") from error
+        raise DataError(
+            f"thresholds cannot be read from {path}: {error}. Start from a copy of the shipped file."
+        ) from error
     for name, value in _flat(given).items():
         values[name] = _checked(name, value, values, path)
     return Thresholds(**values)

@@ -179,7 +179,9 @@ class Validation:
         if self.trials is None:
             return shown | {"trials": None}
         table = parameter_table(self.trials)
-        return shown | {"trials": as_plain({"table": table, "failed": self.trials.failed, "n_trials": self.trials.n_trials})}
+        return shown | {
+            "trials": as_plain({"table": table, "failed": self.trials.failed, "n_trials": self.trials.n_trials})
+        }
 
 
 class _Run:
@@ -237,7 +239,7 @@ def validate(
     *,
     strategy_name: str = "",
     thresholds: Thresholds | None = None,
-    plan: Plan = Plan(),  # noqa: B008  frozen
+    plan: Plan = Plan(),
     n_trials_ledger: int | None = None,
     audit: Any | None = None,
     events: Events | None = None,
@@ -297,7 +299,17 @@ def validate(
         raise DataError("the grid of parameters is empty. One mapping, even an empty one {}, is one trial.")
     t = load_thresholds() if thresholds is None else thresholds
     code = _identity(evaluate) if identity is None else identity
-    of_run = [bars.sha256(), bars.timeframe, list(grid), code, asdict(plan), asdict(t), n_trials_ledger, seed, library_versions()]
+    of_run = [
+        bars.sha256(),
+        bars.timeframe,
+        list(grid),
+        code,
+        asdict(plan),
+        asdict(t),
+        n_trials_ledger,
+        seed,
+        library_versions(),
+    ]
     run = _Run(_STEPS, folder, of_run, on_progress)
     trials = run.do("trials", lambda: run_trials(bars, evaluate, grid))
     chosen = int(trials.annual_sharpe().argmax()) if trials is not None else None
@@ -316,7 +328,9 @@ def validate(
         attribution = run.do("attribution", lambda: attribute(
             e.features, e.r_multiple, e.known_at, e.resolved_at, e.names, is_importance=plan.is_importance, seed=seed))  # fmt: skip
     found_audit = run.do(
-        "audit", lambda: _audited(bars, evaluate, _known(trials).parameters[_known(chosen)], audit, plan, seed), needs=["trials"]
+        "audit",
+        lambda: _audited(bars, evaluate, _known(trials).parameters[_known(chosen)], audit, plan, seed),
+        needs=["trials"],
     )
     parts: dict[str, Any] = {
         "trials": trials, "chosen": chosen, "walk": walk, "paths": paths, "regimes": by, "attribution": attribution,
@@ -332,7 +346,7 @@ def validate_returns(
     costs: FloatArray | None = None,
     name: str = "",
     thresholds: Thresholds | None = None,
-    plan: Plan = Plan(),  # noqa: B008  frozen
+    plan: Plan = Plan(),
     n_trials_ledger: int | None = None,
     seed: int = 0,
     folder: Any | None = None,
@@ -372,7 +386,10 @@ def validate_returns(
         raise DataError(f"per_year is {per_year}. It counts observations a year, above 0.")
     t = load_thresholds() if thresholds is None else thresholds
     run = _Run(
-        _STEPS, folder, [values, per_year, costs, asdict(plan), asdict(t), n_trials_ledger, seed, library_versions()], on_progress
+        _STEPS,
+        folder,
+        [values, per_year, costs, asdict(plan), asdict(t), n_trials_ledger, seed, library_versions()],
+        on_progress,
     )
     n_steps = max(1, round(per_year * t.ruin_horizon_years))
 
@@ -437,7 +454,9 @@ def _of_walk(run: _Run, walk: WalkForward | None, t: Thresholds, plan: Plan, see
 
     return {
         "timing": run.do("timing", lambda: null(circular_shift_test, alpha=t.timing_alpha), needs=needs),
-        "random_entry": run.do("random_entry", lambda: null(random_entry_test, n_draws=plan.n_draws, seed=seed), needs=needs),
+        "random_entry": run.do(
+            "random_entry", lambda: null(random_entry_test, n_draws=plan.n_draws, seed=seed), needs=needs
+        ),
         "interval": run.do(
             "interval", lambda: bootstrap_interval(_known(walk).excess, n_draws=plan.n_draws, seed=seed), needs=needs
         ),
@@ -484,7 +503,9 @@ def _of_search(
     if plan.n_permutations:
         found["bar_permutation"] = run.do(
             "bar_permutation",
-            lambda: permuted_search(bars, evaluate, _known(trials).parameters, plan, alpha=t.selection_alpha, seed=seed),
+            lambda: permuted_search(
+                bars, evaluate, _known(trials).parameters, plan, alpha=t.selection_alpha, seed=seed
+            ),
             needs=needs,
         )
     return found
@@ -555,7 +576,9 @@ def ruin_paths(walk: WalkForward, t: Thresholds, *, n_paths: int, is_pessimist: 
         raise DataError("no position was held out of sample: paths without a risk would show none.")
     length = automatic_block_length(walk.returns)
     mean = (
-        pessimist_mean(walk.returns, level=t.ruin_pessimist_level, block_length=length, seed=seed) if is_pessimist else None
+        pessimist_mean(walk.returns, level=t.ruin_pessimist_level, block_length=length, seed=seed)
+        if is_pessimist
+        else None
     )
     return monte_carlo(
         walk.returns, n_paths=n_paths, n_steps=max(1, round(walk.bars_per_year * t.ruin_horizon_years)), block_length=length,
@@ -585,7 +608,13 @@ def stressed_walk(
     Judges a finished run.
     """
     return cost_stress(
-        walk.excess, walk.costs, walk.bars_per_year, multiples=_multiples(t), n_draws=n_draws, block_length=block_length, seed=seed
+        walk.excess,
+        walk.costs,
+        walk.bars_per_year,
+        multiples=_multiples(t),
+        n_draws=n_draws,
+        block_length=block_length,
+        seed=seed,
     )
 
 
@@ -624,7 +653,9 @@ def permuted_search(
     def best(moved: FloatArray) -> float:
         o, h, low, c, v = (np.ascontiguousarray(column) for column in moved.T)
         try:
-            trials = run_trials(Bars(bars.symbol, bars.timeframe, bars.opened_at, bars.known_at, o, h, low, c, v), evaluate, grid)
+            trials = run_trials(
+                Bars(bars.symbol, bars.timeframe, bars.opened_at, bars.known_at, o, h, low, c, v), evaluate, grid
+            )
         except DataError:  # every trial failed there; NaN counts against the strategy
             return float("nan")
         return float(trials.annual_sharpe().max())

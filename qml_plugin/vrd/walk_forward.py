@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from math import comb
 from typing import Literal
 
@@ -112,9 +112,7 @@ def _sharpe_of_sums(sums: FloatArray, per_year: float) -> FloatArray:
     return np.where(is_known, mean / np.sqrt(np.where(is_known, variance, 1.0)) * np.sqrt(per_year), -np.inf)
 
 
-def plan_windows(
-    n_bars: int, *, n_windows: int, first_train_frac: float, scheme: Scheme
-) -> list[tuple[int, int, int]]:
+def plan_windows(n_bars: int, *, n_windows: int, first_train_frac: float, scheme: Scheme) -> list[tuple[int, int, int]]:
     """First bar of training, first and end bar of testing, for each window.
 
     Parameters
@@ -153,10 +151,7 @@ def plan_windows(
             f"{n_bars} bars cut into {n_windows} windows leave one of {shortest} bars; {_FEWEST_BARS} are needed. Bring more "
             "bars or ask for fewer windows."
         )
-    return [
-        (0 if scheme == "anchored" else int(a) - train, int(a), int(b))
-        for a, b in zip(edges[:-1], edges[1:], strict=True)
-    ]
+    return [(0 if scheme == "anchored" else int(a) - train, int(a), int(b)) for a, b in pairwise(edges)]
 
 
 def walk_forward(
@@ -248,7 +243,8 @@ def walk_forward_rerun(
     """
     _check_embargo(embargo_bars)
     plan = plan_windows(len(bars), n_windows=n_windows, first_train_frac=first_train_frac, scheme=scheme)
-    chosen, of_windows = [], []
+    chosen: list[Window] = []
+    of_windows: list[Trials | None] = []
     for done, (train_first, test_first, test_end) in enumerate(plan, 1):
         try:
             trials = run_trials(first_bars(bars, test_end), evaluate, grid)
@@ -413,7 +409,7 @@ def _stitched(scheme: str, windows: list[Window], of_windows: Sequence[Trials | 
     excess = r - x.mean() * m
     per_year = known[-1].bars_per_year
     return WalkForward(
-        scheme, tuple(windows), np.concatenate(bar), r, x, np.concatenate(costs), m, excess, np.cumprod(1.0 + r),
+        scheme, tuple(windows), np.concatenate(bar), r, x, np.concatenate(costs), m, excess, np.asarray(np.cumprod(1.0 + r), dtype=np.float64),
         len(holds(x)[0]), float(annual_sharpe(r, per_year)), float(annual_sharpe(excess, per_year)), per_year,
     )  # fmt: skip
 

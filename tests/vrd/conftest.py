@@ -32,7 +32,12 @@ def market_with_edge(n_bars: int, seed: int, drift: float) -> Bars:
     close = 100 * np.exp(log_px)
     open_ = np.append(100.0, close[:-1])
     frame = pd.DataFrame(
-        {"Open": open_, "High": np.maximum(open_, close) * 1.001, "Low": np.minimum(open_, close) * 0.999, "Close": close},
+        {
+            "Open": open_,
+            "High": np.maximum(open_, close) * 1.001,
+            "Low": np.minimum(open_, close) * 0.999,
+            "Close": close,
+        },
         index=pd.date_range("2010-01-01", periods=n_bars, freq="D"),
     )
     return bars_from_frame(frame, symbol="EDGE", timeframe="1d")

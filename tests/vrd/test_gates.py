@@ -28,7 +28,21 @@ def walk_of(mean: float, n: int = 1500) -> WalkForward:
     excess = returns - exposure.mean() * market
     sharpe = excess.mean() / excess.std(ddof=1) * np.sqrt(252)
     costs = np.full(n, 0.0001)
-    return WalkForward("anchored", (), np.arange(n), returns, exposure, costs, market, excess, np.cumprod(1 + returns), 150, sharpe, sharpe, 252.0)
+    return WalkForward(
+        "anchored",
+        (),
+        np.arange(n),
+        returns,
+        exposure,
+        costs,
+        market,
+        excess,
+        np.cumprod(1 + returns),
+        150,
+        sharpe,
+        sharpe,
+        252.0,
+    )
 
 
 def null_of(p: float, test: str = "shifted"):
@@ -120,7 +134,7 @@ def test_the_deflated_sharpe_ratio_judges_where_only_the_count_is_known(good):
 
 def test_doubled_costs_that_eat_the_edge_make_caution(good):
     dear = cost_stress(good.walk.excess, np.full(1500, 0.002), 252, n_draws=9, seed=1)
-    gates, verdict = judge(replace(good, costs=dear), T)
+    verdict = judge(replace(good, costs=dear), T)[1]
     assert verdict.word == "CAUTION"
     assert "costs fails" in verdict.sentence
     free = cost_stress(good.walk.excess, np.zeros(1500), 252, n_draws=9, seed=1)
@@ -133,7 +147,7 @@ def test_one_period_or_one_regime_that_carries_all_makes_caution(good):
     one = by_regime(excess, code, 252, names=tuple("abcde"), n_draws=9, seed=1)
     assert statuses(replace(good, periods=one))["concentration"] == "FAIL"
     carried = by_regime(np.where(code == 0, 0.01, -1e-4), code, 252, n_draws=9, block_length=1.0, seed=1)
-    gates, verdict = judge(replace(good, regimes=carried), T)
+    verdict = judge(replace(good, regimes=carried), T)[1]
     assert "nothing is earned outside the regime 'down calm'" in verdict.sentence
 
 
@@ -185,7 +199,10 @@ def test_a_users_file_replaces_what_it_names(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[ruin]\nmax_drawdown = 0.2", r"threshold ruin.max_drawdown in .* is unknown. Did you mean ruin.max_drawdown_frac"),
+        (
+            "[ruin]\nmax_drawdown = 0.2",
+            r"threshold ruin.max_drawdown in .* is unknown. Did you mean ruin.max_drawdown_frac",
+        ),
         ("[timing]\nalpha = 5", "timing.alpha in .* is 5, which is outside its range"),
         ("[timing]\nalpha = '5'", "It must be a number"),
         ("[evidence]\nmin_trades = 3.5", "It must be a whole number"),

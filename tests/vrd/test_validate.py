@@ -79,7 +79,11 @@ def test_other_bars_parameters_seeds_or_code_are_other_results(real_edge):
 
 def test_a_damaged_step_is_computed_again_and_named(real_edge):
     bars, folder, found, _ = real_edge
-    (path,) = (p for p in folder.glob("walk-*.npz") if p.stat().st_size == max(q.stat().st_size for q in folder.glob("walk-*.npz")))
+    (path,) = (
+        p
+        for p in folder.glob("walk-*.npz")
+        if p.stat().st_size == max(q.stat().st_size for q in folder.glob("walk-*.npz"))
+    )
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     again = validate(bars, Positions(moving_average, 0.0002), GRID, strategy_name="MA", plan=QUICK, folder=folder)
@@ -90,7 +94,14 @@ def test_a_damaged_step_is_computed_again_and_named(real_edge):
 
 def _validate_slowly(folder):
     bars = market_with_edge(4000, 7, 0.0015)
-    validate(bars, Positions(moving_average, 0.0002), GRID, plan=QUICK, folder=folder, on_progress=lambda *step: time.sleep(0.3))
+    validate(
+        bars,
+        Positions(moving_average, 0.0002),
+        GRID,
+        plan=QUICK,
+        folder=folder,
+        on_progress=lambda *step: time.sleep(0.3),
+    )
 
 
 def test_a_validation_that_was_killed_goes_on(tmp_path, real_edge):
@@ -123,7 +134,10 @@ def test_a_strategy_that_knows_the_next_bar_is_rejected(bars):
     assert found.verdict.word == "REJECT"
     assert "the gate of audit" in found.verdict.sentence
     assert audit_positions(bars, Positions(moving_average), GRID[0], seed=1).verdict == "clean"
-    assert audit_positions(bars, Positions(lambda bars, p: np.ones(len(bars))), {}, seed=1).verdict in ("refused", "clean")
+    assert audit_positions(bars, Positions(lambda bars, p: np.ones(len(bars))), {}, seed=1).verdict in (
+        "refused",
+        "clean",
+    )
 
 
 def test_a_report_of_the_audit_that_is_not_clean_stands(bars, evaluate):
