@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,7 +24,7 @@ from qml_plugin.errors import DataError, QmlError
 from qml_plugin.features.catalogue import CATALOGUE
 from qml_plugin.gate import GateTrial, gate_trial
 from qml_plugin.provenance import canonical_json, plain
-from qml_plugin.records import FloatArray, IntArray
+from qml_plugin.records import FloatArray
 from qml_plugin.registry import PatternRegistry
 from qml_plugin.vrd.accounts import evaluation_of_orders
 from qml_plugin.vrd.attribution import attribute
@@ -40,7 +40,6 @@ FULL, QUICK = Plan(), Plan(n_draws=499, n_paths=5_000, is_importance=False)
 _N_SEARCHED, _SEARCH_FACTORS = 3, (0.6, 1.0, 1.6)
 _MOST_TRIALS = 2_000
 _AUDIT_CUTS = {True: 2, False: 10}
-_LAST_STEPS = ("memory", "attribution")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +81,7 @@ class StrategyValidation:
     """A validation and what it was made of; what a dossier shows.
 
     ``bars`` are None where only returns were given. ``attempts`` are the trials that the registry holds, ``n_attempts``
-    how many different ones; None without a registry. ``gate`` is the trial of the memory's gate, None where
+    how many different ones; None without a registry. ``returns`` are those of the file, where there was one. ``gate`` is the trial of the memory's gate, None where
     ``gate_reason`` says why. ``n_patterns`` entries were registered.
     """
 
@@ -102,6 +101,7 @@ class StrategyValidation:
     gate_reason: str = ""
     n_patterns: int = 0
     searched: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    returns: FloatArray | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain values for JSON, NaN as None."""
@@ -250,7 +250,8 @@ def validate_trades(
     )  # fmt: skip
     reason = "returns alone hold no entries that a gate could have judged"
     return StrategyValidation(
-        found, None, str(path), "", None, None, float("nan"), is_quick, time.time_ns() // 1000, gate_reason=reason
+        found, None, str(path), "", None, None, float("nan"), is_quick, time.time_ns() // 1000, gate_reason=reason,
+        returns=given.returns,
     )
 
 
@@ -338,11 +339,10 @@ class _LazyAudit:
         if self._found is None:
             # The memory has an audit of its own; here the strategy is asked.
             settings = {"mode": "record"} if hasattr(self._cls, "on_abstain") else {}
-            with nothing_recorded():
-                report = audit(
-                    self._cls, frame_of(self._bars), n_cuts=_AUDIT_CUTS[self._is_quick], seed=self._seed, parameters=settings,
-                    commission=self._host["fees"], exclusive_orders=self._host["exclusive_orders"],
-                )  # fmt: skip
+            report = audit(
+                self._cls, frame_of(self._bars), n_cuts=_AUDIT_CUTS[self._is_quick], seed=self._seed, parameters=settings,
+                commission=self._host["fees"], exclusive_orders=self._host["exclusive_orders"],
+            )  # fmt: skip
             self._found = AuditFinding.of(report)
         return self._found
 
