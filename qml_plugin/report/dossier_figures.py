@@ -80,7 +80,7 @@ def equity_figure(
         )  # fmt: skip
     figure.update_layout(hovermode="x unified")
     _time_axis(figure, is_time)
-    figure.update_yaxes(title_text="equity, start = 1", selector={"anchor": "x"})
+    figure.update_layout(yaxis={"title": {"text": "equity, start = 1"}})
     return figure
 
 

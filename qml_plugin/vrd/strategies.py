@@ -17,9 +17,11 @@ import pandas as pd
 
 from qml_plugin import provenance
 from qml_plugin.adapters import plain_runs
+from qml_plugin.adapters.backtesting_py import bundled_data
 from qml_plugin.adapters.recorded_run import nothing_recorded
 from qml_plugin.audit import audit
 from qml_plugin.bars import Bars, bars_from_frame, read_bars
+from qml_plugin.clock import canonical_timeframe
 from qml_plugin.errors import DataError, QmlError
 from qml_plugin.features.catalogue import CATALOGUE
 from qml_plugin.gate import GateTrial, gate_trial
@@ -39,6 +41,13 @@ from qml_plugin.vrd.validate import Plan, Progress, Step, Validation, validate, 
 FULL, QUICK = Plan(), Plan(n_draws=499, n_paths=5_000, is_importance=False)
 _N_SEARCHED, _SEARCH_FACTORS = 3, (0.6, 1.0, 1.6)
 _MOST_TRIALS = 2_000
+_SHIPPED = {
+    "QMLStrategy": "strategies.qml:QMLStrategy",
+    "MovingAverageCross": "strategies.moving_average:MovingAverageCross",
+    "DonchianBreakout": "strategies.donchian:DonchianBreakout",
+    "RSIReversion": "strategies.rsi_reversion:RSIReversion",
+}
+_BUNDLED = {"EURUSD": "1h", "GOOG": "1d"}
 _AUDIT_CUTS = {True: 2, False: 10}
 
 
@@ -174,8 +183,7 @@ def validate_strategy(
     RegistryError
         If the registry cannot be opened or written.
     """
-    cls = strategy if isinstance(strategy, type) else _found(strategy)
-    plain_runs.check_strategy(cls)
+    cls = find_strategy(strategy)
     if not 0 <= fees < 1:
         raise DataError(f"fees are {fees}. They are a fraction of the price of each fill, such as 0.0005.")
     bars = _bars_of(data, symbol, timeframe)
@@ -393,6 +401,74 @@ def _noted(found: Validation, reason: str, began: float) -> Validation:
     """The validation with the step of attribution noted."""
     step = Step("attribution", "insufficient" if reason else "done", reason, time.perf_counter() - began, False)
     return replace(found, steps=(*(s for s in found.steps if s.name != "attribution"), step))
+
+
+def find_strategy(strategy: type | str) -> type:
+    """The class of a strategy, by itself, by the name of a shipped one, or by its place.
+
+    Parameters
+    ----------
+    strategy : type or str
+        ``QMLStrategy`` and its like, ``package.module:Class`` or ``path/to/file.py:Class``.
+
+    Returns
+    -------
+    type
+
+    Point in time
+    -------------
+    Reads no market.
+
+    Raises
+    ------
+    DataError
+        If there is none, or it is no ``backtesting.Strategy``.
+    """
+    if isinstance(strategy, str):
+        place = _SHIPPED.get(strategy, strategy)
+        if ":" not in place:
+            raise DataError(
+                f"strategy {strategy!r} is unknown. Use one of {', '.join(_SHIPPED)}, package.module:Class or "
+                "path/to/file.py:Class."
+            )
+        strategy = _found(place)
+    plain_runs.check_strategy(strategy)
+    return strategy
+
+
+def market_bars(symbol: str, timeframe: str | None = None, path: Path | str | None = None) -> Bars:
+    """Bars of a market from a file, or those of backtesting.py where it ships them.
+
+    Parameters
+    ----------
+    symbol : str
+    timeframe : str, optional
+        Inferred unless given.
+    path : path, optional
+        ``.csv`` or ``.parquet``. Without it EURUSD is hourly and GOOG daily.
+
+    Returns
+    -------
+    Bars
+
+    Point in time
+    -------------
+    Nothing is filled, sorted or repaired.
+
+    Raises
+    ------
+    DataError
+        If there is no file and no such bundled market, or the bars are refused.
+    """
+    if path is not None:
+        return bars_from_frame(read_bars(path), symbol=symbol, timeframe=timeframe)
+    if symbol not in _BUNDLED:
+        raise DataError(f"there is no data of {symbol!r} here: only {', '.join(_BUNDLED)} come along. Pass --data FILE.")
+    if timeframe is not None and canonical_timeframe(timeframe) != _BUNDLED[symbol]:
+        raise DataError(
+            f"the bundled {symbol} has bars of {_BUNDLED[symbol]}, not {timeframe}. Leave -t out, or pass --data FILE."
+        )
+    return bars_from_frame(bundled_data(symbol), symbol=symbol, timeframe=timeframe)
 
 
 def _found(place: str) -> type:
