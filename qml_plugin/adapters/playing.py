@@ -22,7 +22,13 @@ class Orders:
 
 
 def play(
-    asked: Asked, is_taken: BoolArray, *, at_close: bool, max_bars: int | None, is_flat_on_skip: bool, is_reversing: bool = True
+    asked: Asked,
+    is_taken: BoolArray,
+    *,
+    at_close: bool,
+    max_bars: int | None,
+    is_flat_on_skip: bool,
+    is_reversing: bool = True,
 ) -> Orders:
     """The orders that follow from the signals of one column and what was decided about them.
 

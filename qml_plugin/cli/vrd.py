@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qml_plugin.cli.terminal import DEFAULT_DB, Db, ProgressLine, inert, number, print_table, say, telling_of_compilation
+from qml_plugin.cli.terminal import (
+    DEFAULT_DB,
+    Db,
+    ProgressLine,
+    inert,
+    number,
+    print_table,
+    say,
+    telling_of_compilation,
+)
 from qml_plugin.errors import QmlError
 
 if TYPE_CHECKING:
@@ -84,17 +94,20 @@ def _of_strategy(
     from qml_plugin.vrd.thresholds import load_thresholds
 
     if not symbols or (files and len(files) != len(symbols)):
-        raise typer.BadParameter(f"{len(symbols)} --symbol and {len(files)} --data. Give a symbol, and a file for each or none.")
+        raise typer.BadParameter(
+            f"{len(symbols)} --symbol and {len(files)} --data. Give a symbol, and a file for each or none."
+        )
     cls, thresholds = find_strategy(strategy), load_thresholds(config)
+    of_symbols: list[str | None] = list(files) or [None] * len(symbols)
     # All are read before anything is computed: a typing error in the last name must not cost the work on the first.
-    markets = [market_bars(one, timeframe, file) for one, file in zip(symbols, files or [None] * len(symbols), strict=True)]
+    markets = [market_bars(one, timeframe, file) for one, file in zip(symbols, of_symbols, strict=True)]
     words = []
     for bars in markets:
         folder = out / _name(cls.__name__, bars.symbol, bars.timeframe)
         with ProgressLine() as line, telling_of_compilation():
             found = validate_strategy(
                 cls, bars, symbol=bars.symbol, thresholds=thresholds, folder=folder / "steps",
-                on_progress=lambda name, done, total, line=line, bars=bars: line(done, total, f"{bars.symbol} {name}"), **options,
+                on_progress=_heard(line, bars.symbol), **options,
             )  # fmt: skip
         words.append(_told(found, folder))
     return words
@@ -108,9 +121,14 @@ def _of_trades(path: Path, config: Path | None, out: Path, options: dict[str, An
     with ProgressLine() as line:
         found = validate_trades(
             path, thresholds=load_thresholds(config), folder=folder / "steps",
-            on_progress=lambda name, done, total: line(done, total, name), **options,
+            on_progress=_heard(line, path.stem), **options,
         )  # fmt: skip
     return _told(found, folder)
+
+
+def _heard(line: Any, market: str) -> Callable[[str, int, int], object]:
+    """Steps of a validation on a line of progress."""
+    return lambda name, done, total: line(done, total, f"{inert(market)} {name}")
 
 
 def _told(found: StrategyValidation, folder: Path) -> str:

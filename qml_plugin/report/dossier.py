@@ -45,6 +45,28 @@ class _Null:
     chart: Chart | None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Record:
+    """What was earned: places on the axis, equity, the lines to draw, and regimes bar by bar."""
+
+    x: FloatArray
+    equity: FloatArray
+    lines: dict[str, FloatArray]
+    regimes: tuple[tuple[str, ...], NDArray[np.int8]] | None
+    is_time: bool
+
+    def charts(self) -> dict[str, Chart | None]:
+        """Equity and drawdown; None where nothing is known."""
+        if not len(self.equity):
+            return {"equity": None, "drawdown": None}
+        equity = draw.equity_figure(self.x, self.lines, self.regimes, is_time=self.is_time)
+        fall = draw.drawdown_figure(self.x, self.equity, is_time=self.is_time)
+        return {
+            "equity": chart("equity", "Equity out of sample", equity),
+            "drawdown": chart("drawdown", "Drawdown out of sample", fall),
+        }
+
+
 def render_dossier(found: StrategyValidation) -> str:
     """One self-contained HTML file: verdict, gates, and all that they rest on; nothing is fetched from anywhere.
 
@@ -63,14 +85,13 @@ def render_dossier(found: StrategyValidation) -> str:
     Draws all that was found: a look back on a finished strategy.
     """
     v = found.validation
-    x, equity, lines, regimes, is_time = _stitched(found)
+    record = _record(found)
     reasons = {step.name: step.reason for step in v.steps if step.reason}
-    charts: dict[str, Chart | None] = {
-        "equity": chart("equity", "Equity out of sample", draw.equity_figure(x, lines, regimes, is_time=is_time)) if len(equity) else None,
-        "drawdown": chart("drawdown", "Drawdown out of sample", draw.drawdown_figure(x, equity, is_time=is_time)) if len(equity) else None,
-        "decay": _decay(v, x, is_time),
-        "moves": chart("moves", "One parameter moved at a time", draw.moves_figure(v.moves, _centre(v))) if v.moves else None,
-    }  # fmt: skip
+    moves = None if not v.moves else draw.moves_figure(v.moves, _centre(v))
+    charts = record.charts() | {
+        "decay": _decay(v, record),
+        "moves": None if moves is None else chart("moves", "One parameter moved at a time", moves),
+    }
     for name, paths in (("fan", v.monte_carlo), ("pessimist", v.ruin)):
         drawn = None if paths is None else draw.fan_figure(paths, v.thresholds.ruin_horizon_years)
         charts[name] = None if drawn is None else chart(name, "Resampled paths of equity", drawn)
@@ -81,7 +102,7 @@ def render_dossier(found: StrategyValidation) -> str:
     return render(
         "dossier.html.j2", found=found, v=v, headline=_SENTENCES[v.verdict.word], charts=charts, surfaces=surfaces,
         n_surfaces=len(v.surfaces or ()), nulls=_nulls(v), reasons=reasons, gate=_gate(found), drawdowns=_drawdowns(v),
-        max_drawdown=float(-draw.drawdown(equity).min()) if len(equity) else None, trials=_trials(v),
+        max_drawdown=float(-draw.drawdown(record.equity).min()) if len(record.equity) else None, trials=_trials(v),
         attempts=found.attempts[::-1][:_MOST_ATTEMPTS], relations=v.attribution.relations[:_MOST_RELATIONS] if v.attribution else (),
         benchmark=_benchmark(v), is_returns=found.bars is None, regime_names=REGIMES,
     )  # fmt: skip
@@ -116,32 +137,33 @@ def write_dossier(found: StrategyValidation, folder: str | os.PathLike[str]) -> 
     return write(render_dossier(found), place / "dossier.html"), written
 
 
-def _stitched(
-    found: StrategyValidation,
-) -> tuple[NDArray[Any], FloatArray, dict[str, FloatArray], tuple[Any, NDArray[np.int8]] | None, bool]:
-    """Places, equity, lines to draw, regimes, and whether the places are times."""
+def _record(found: StrategyValidation) -> _Record:
+    """The stitched walk, or the returns of a file."""
     v, walk = found.validation, found.validation.walk
     if walk is not None and found.bars is not None:
-        x = found.bars.opened_at[walk.bar] / 1000
         held = float(np.mean(walk.exposure))
         lines = {
             "strategy": walk.equity,
-            "market": np.cumprod(1 + walk.market),
-            "market at its mean exposure": np.cumprod(1 + held * walk.market),
+            "market": _compounded(walk.market),
+            "market at its mean exposure": _compounded(held * walk.market),
         }
         regimes = None if v.regimes is None else (v.regimes.names, v.regimes.code)
-        return x, walk.equity, lines, regimes, True
+        return _Record(found.bars.opened_at[walk.bar] / 1000, walk.equity, lines, regimes, True)
     if found.returns is not None:
-        equity = np.cumprod(1 + found.returns)
-        return np.arange(1, len(equity) + 1), equity, {"strategy": equity}, None, False
-    return np.empty(0), np.empty(0), {}, None, False
+        equity = _compounded(found.returns)
+        return _Record(np.arange(1.0, len(equity) + 1), equity, {"strategy": equity}, None, False)
+    return _Record(np.empty(0), np.empty(0), {}, None, False)
 
 
-def _decay(v: Validation, x: NDArray[Any], is_time: bool) -> Chart | None:
-    if v.decay is None or not len(x):
+def _compounded(returns: FloatArray) -> FloatArray:
+    return np.asarray(np.cumprod(1 + returns), dtype=np.float64)
+
+
+def _decay(v: Validation, record: _Record) -> Chart | None:
+    if v.decay is None or not len(record.x):
         return None
     per_year = v.walk.bars_per_year if v.walk is not None else 1.0
-    return chart("decay", "The edge over time", draw.decay_figure(v.decay, x, per_year, is_time=is_time))
+    return chart("decay", "The edge over time", draw.decay_figure(v.decay, record.x, per_year, is_time=record.is_time))
 
 
 def _centre(v: Validation) -> float:
@@ -178,7 +200,9 @@ def _gate(found: StrategyValidation) -> dict[str, Any]:
         return shown
     shown["verdict"] = GATE_VERDICTS[trial.verdict]
     if len(trial.cumulative_r.get("gated", ())):
-        shown["cumulative"] = chart("gate-r", "R so far, gated, ungated and random", trial_figures.cumulative_figure(trial))
+        shown["cumulative"] = chart(
+            "gate-r", "R so far, gated, ungated and random", trial_figures.cumulative_figure(trial)
+        )
     if trial.reliability is not None and trial.reliability.n.sum() >= FEWEST_SCORES:
         bins = shown_bins(trial.reliability)
         shown["reliability"] = chart("gate-reliability", "Reliability of the confidences", reliability_figure(bins))

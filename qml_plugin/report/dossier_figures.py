@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,9 @@ def equity_figure(
         names, code = regimes
         own = code[rows].astype(float)
         own[own < 0] = np.nan
-        steps = [[(i + edge) / len(_REGIME_COLOURS), colour] for i, colour in enumerate(_REGIME_COLOURS) for edge in (0, 1)]
+        steps = [
+            [(i + edge) / len(_REGIME_COLOURS), colour] for i, colour in enumerate(_REGIME_COLOURS) for edge in (0, 1)
+        ]
         figure.add_heatmap(
             x=at, y=[0], z=[own], zmin=-0.5, zmax=len(_REGIME_COLOURS) - 0.5, colorscale=steps, showscale=False, yaxis="y2",
             text=[[escape(names[int(c)]) if np.isfinite(c) else "not known yet" for c in own]],
@@ -104,7 +107,7 @@ def drawdown_figure(x: Sequence[Any] | NDArray[Any], equity: FloatArray, *, is_t
     """
     fall = drawdown(equity)
     edges = thinned(len(fall) + 1)
-    rows = np.array([a + int(fall[a:b].argmin()) for a, b in zip(edges[:-1], edges[1:], strict=True)], dtype=np.int64)
+    rows = np.array([a + int(fall[a:b].argmin()) for a, b in pairwise(edges.tolist())], dtype=np.int64)
     figure = empty_figure(height=210)
     figure.add_scatter(
         x=np.asarray(x)[rows], y=fall[rows], mode="lines", fill="tozeroy", fillcolor="rgba(212,106,23,0.18)",

@@ -82,7 +82,10 @@ def _account(
                 is_asked = is_asked or (j + 1 < n_orders and order_bar[j + 1] == i and px == open_[i])
                 equity += units * (px - mark) - fee
                 paid += fee
-                entry[n_closed], end[n_closed] = entry_bar, max(i if is_asked else i + 1, min(entry_bar + 1, len(close)))
+                entry[n_closed], end[n_closed] = (
+                    entry_bar,
+                    max(i if is_asked else i + 1, min(entry_bar + 1, len(close))),
+                )
                 gain[n_closed] = (units * (px - entry_px) - fee - entry_fee) / worth
                 n_closed += 1
                 if is_asked:
@@ -97,7 +100,7 @@ def _account(
                 exposure[i] = order_side[j] * size
             mark = px
             j += 1
-        equity += units * (close[i] - mark)
+        equity = max(equity + units * (close[i] - mark), 0.0)
         mark = close[i]
         returns[i], costs[i] = equity / before - 1.0, paid / before
     return n_closed

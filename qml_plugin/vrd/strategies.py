@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import product
 from multiprocessing import get_context
@@ -114,7 +114,9 @@ class StrategyValidation:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain values for JSON, NaN as None."""
-        shown = {name: as_plain(getattr(self, name)) for name in self.__slots__ if name not in ("validation", "bars", "gate")}
+        shown = {
+            name: as_plain(getattr(self, name)) for name in self.__slots__ if name not in ("validation", "bars", "gate")
+        }
         gate = None if self.gate is None else as_plain(self.gate.to_dict())
         return shown | {"gate": gate, "validation": self.validation.as_dict()}
 
@@ -197,7 +199,9 @@ def validate_strategy(
     evaluate = _Remembered(runs, bars, points, ledger, n_jobs, on_progress)
     chosen_plan = plan or (QUICK if is_quick else FULL)
     as_arrays = plain_runs.is_played_as_arrays(cls)
-    if not as_arrays:  # positions under the host follow fills, which a later open changes; the audit of the class judges them
+    if (
+        not as_arrays
+    ):  # positions under the host follow fills, which a later open changes; the audit of the class judges them
         chosen_plan = replace(chosen_plan, n_cuts=0)
     elif is_quick:
         chosen_plan = replace(chosen_plan, n_cuts=20)
@@ -258,7 +262,16 @@ def validate_trades(
     )  # fmt: skip
     reason = "returns alone hold no entries that a gate could have judged"
     return StrategyValidation(
-        found, None, str(path), "", None, None, float("nan"), is_quick, time.time_ns() // 1000, gate_reason=reason,
+        found,
+        None,
+        str(path),
+        "",
+        None,
+        None,
+        float("nan"),
+        is_quick,
+        time.time_ns() // 1000,
+        gate_reason=reason,
         returns=given.returns,
     )
 
@@ -289,14 +302,18 @@ class _Remembered:
 
     def _evaluate_all(self) -> None:
         """All trials at once, in processes of their own, which find the class where it is defined."""
-        with ProcessPoolExecutor(self._n_jobs, mp_context=get_context("forkserver"), initializer=_quiet) as pool:
+        n_workers = min(self._n_jobs, len(self._points))
+        with ProcessPoolExecutor(n_workers, mp_context=get_context("forkserver"), initializer=_quiet) as pool:
             place, fees, exclusive = provenance.class_path(self._runs.cls), self._runs.fees, self._runs.is_exclusive
             waiting = {
                 key: pool.submit(_outcome_elsewhere, place, fees, exclusive, self._bars, dict(point))
                 for key, point in self._points.items()
             }
             for key, future in waiting.items():
-                self._keep(key, future.result())
+                try:
+                    self._keep(key, future.result())
+                except BrokenExecutor as error:
+                    self._keep(key, DataError(f"a process of the search died, such as for want of memory: {error}"))
 
     def _keep(self, key: bytes, found: Evaluation | Exception) -> None:
         self._known[key] = found
@@ -381,7 +398,7 @@ def _with_memory(
     reason = ""
     try:
         attribution = attribute(
-            np.array([p.features for p in known]).reshape(len(known), -1),
+            np.array([p.features for p in known]).reshape(len(known), len(CATALOGUE.names)),
             np.array([p.outcome.r_multiple for p in known if p.outcome]),
             np.array([p.entry.known_at for p in known], np.int64),
             np.array([p.outcome.resolved_at for p in known if p.outcome], np.int64),
@@ -463,7 +480,9 @@ def market_bars(symbol: str, timeframe: str | None = None, path: Path | str | No
     if path is not None:
         return bars_from_frame(read_bars(path), symbol=symbol, timeframe=timeframe)
     if symbol not in _BUNDLED:
-        raise DataError(f"there is no data of {symbol!r} here: only {', '.join(_BUNDLED)} come along. Pass --data FILE.")
+        raise DataError(
+            f"there is no data of {symbol!r} here: only {', '.join(_BUNDLED)} come along. Pass --data FILE."
+        )
     if timeframe is not None and canonical_timeframe(timeframe) != _BUNDLED[symbol]:
         raise DataError(
             f"the bundled {symbol} has bars of {_BUNDLED[symbol]}, not {timeframe}. Leave -t out, or pass --data FILE."
@@ -484,9 +503,7 @@ def _bars_of(data: Bars | pd.DataFrame | Path | str, symbol: str, timeframe: str
     )
 
 
-def _searched(
-    cls: type, grid: Mapping[str, Sequence[Any]] | None, is_quick: bool
-) -> dict[str, tuple[Any, ...]]:
+def _searched(cls: type, grid: Mapping[str, Sequence[Any]] | None, is_quick: bool) -> dict[str, tuple[Any, ...]]:
     """Values to try by parameter; none where nothing is searched."""
     if grid is not None:
         if unknown := sorted(name for name in grid if not hasattr(cls, name)):

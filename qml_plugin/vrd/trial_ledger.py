@@ -49,8 +49,9 @@ class TrialLedger:
 
     Notes
     -----
-    Two runs of the same code with the same parameters are one trial here, whoever ran them: so the count is the same before
-    and after a validation has written its own, and repeating one does not add to it.
+    Two runs of the same code with the same parameters are one trial here, whoever ran them and at what costs, unless a gate
+    skipped entries in one: so the count is the same before and after a validation has written its own, and repeating one
+    does not add to it. ``PatternRegistry.n_trials`` counts every run.
     """
 
     def __init__(
@@ -63,14 +64,8 @@ class TrialLedger:
 
     def n_attempts(self, grid: Sequence[Parameters]) -> int:
         """How many different trials there will have been once all of `grid` were tried."""
-        own = {self._key(self._source, parameters) for parameters in grid}
-        names = tuple(grid[0])
-        others = {
-            run["run_id"]
-            for run in self._runs()
-            if self._key(str(run["versions"].get("strategy_source")), _chosen(run, names)) not in own
-        }
-        return len(own) + len(others)
+        own = {_key(self._source, parameters, {}) for parameters in grid}
+        return len(own | {_key_of(run, tuple(grid[0])) for run in self._runs()})
 
     def record(self, parameters: Parameters, evaluation: Evaluation | None, error: str | None) -> None:
         """Write one trial, unless it is there; None for one that gave nothing, with its error."""
@@ -117,11 +112,13 @@ class TrialLedger:
             "return_frac": float(np.prod(1 + evaluation.returns) - 1),
         }
 
-    @staticmethod
-    def _key(source: str, parameters: Mapping[str, object]) -> bytes:
-        return canonical_json(plain([source, dict(parameters)]))
+
+def _key_of(run: Mapping[str, Any], names: Sequence[str]) -> bytes:
+    """What makes a recorded run one trial; runs without a source of their own are told apart by all that they hold."""
+    own, settings = run["params"].get("strategy", {}), run["params"].get("qml") or {}
+    source = run["versions"].get("strategy_source") or run["run_id"]
+    return _key(source, {name: own.get(name) for name in names}, settings if settings.get("mode") == "gate" else {})
 
 
-def _chosen(run: Mapping[str, Any], names: Sequence[str]) -> dict[str, object]:
-    own = run["params"].get("strategy", {})
-    return {name: own.get(name) for name in names}
+def _key(source: str, parameters: Mapping[str, object], settings: Mapping[str, object]) -> bytes:
+    return canonical_json(plain([source, dict(parameters), dict(settings)]))
