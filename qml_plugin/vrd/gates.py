@@ -5,7 +5,7 @@ What was not computed is INSUFFICIENT, never PASS. `docs/vrd.md` says what each 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import inf, isfinite, nan
 from typing import Any, Literal
@@ -26,6 +26,7 @@ from qml_plugin.vrd.walk_forward import WalkForward
 Word = Literal["DEPLOY", "CAUTION", "REJECT", "INSUFFICIENT"]
 GATES = ("evidence", "timing", "selection", "costs", "plateau", "concentration", "ruin", "audit")
 _TRUTH = ("timing", "selection", "audit")
+_Answer = tuple[Status, float, float, str, dict[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,15 +177,9 @@ def verdict_of(gates: tuple[Gate, ...]) -> Verdict:
     return Verdict("DEPLOY", f"All eight gates pass; out of sample {walk.reason}.")
 
 
-def _answer(gate: Any, found: Findings, thresholds: Thresholds) -> Gate:
-    name, question = gate.__name__.removeprefix("_"), gate.__doc__
+def _answer(gate: Callable[[Findings, Thresholds], _Answer], found: Findings, thresholds: Thresholds) -> Gate:
     status, value, threshold, reason, numbers = gate(found, thresholds)
-    return Gate(
-        name, question, status, value, threshold, found.missing.get(name, reason) if reason == "" else reason, numbers
-    )
-
-
-_Answer = tuple[Status, float, float, str, dict[str, float]]
+    return Gate(gate.__name__[1:], gate.__doc__ or "", status, value, threshold, reason, numbers)
 
 
 def _unknown(found: Findings, name: str, threshold: float, otherwise: str) -> _Answer:

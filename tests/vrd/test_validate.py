@@ -1,9 +1,11 @@
 import json
 import multiprocessing
 import os
+import re
 import signal
 import time
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -270,3 +272,11 @@ def test_what_could_not_be_read_again_is_not_kept(tmp_path):
     with pytest.raises(DataError, match="a object cannot be kept"):
         Steps(tmp_path).write("step", "key", (object(),))
     assert not list(tmp_path.iterdir())
+
+
+def test_the_example_of_the_page_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "vrd.md").read_text()
+    (example,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.M | re.S)
+    exec(compile(example, "vrd.md", "exec"), {})
+    assert "timing" in capsys.readouterr().out
