@@ -158,7 +158,7 @@ def null_figure(null: NullResult, unit: str) -> go.Figure:
         xanchor="right" if is_right else "left", xshift=-6 if is_right else 6, yanchor="top", font={"color": BLUE, "size": 12},
     )  # fmt: skip
     figure.update_layout(bargap=0)
-    figure.update_xaxes(title_text=escape(unit), nticks=6, zeroline=False)
+    figure.update_xaxes(title_text=escape(unit), nticks=6, zeroline=False, tickformat="~g")
     figure.update_yaxes(title_text="draws", nticks=4)
     return figure
 
