@@ -201,6 +201,20 @@ def find_class(path: str) -> type:
     DataError
         If there is no such module, file or class.
     """
+    found = find_object(path)
+    if not isinstance(found, type):
+        raise DataError(f"{path!r} is a {type(found).__name__}, not a class.")
+    return found
+
+
+def find_object(path: str) -> object:
+    """The class or function at ``package.module:Name`` or ``path/to/file.py:Name``.
+
+    Raises
+    ------
+    DataError
+        If there is no such module, file or name.
+    """
     place, _, name = path.rpartition(":")
     try:
         found: object = _module_of_file(Path(place)) if place.endswith(".py") else _imported(place)
@@ -213,8 +227,6 @@ def find_class(path: str) -> type:
             f"there is no class at {path!r}: {error}. Name it as package.module:Class or path/to/file.py:Class; a module "
             "is looked for in the current folder too."
         ) from error
-    if not isinstance(found, type):
-        raise DataError(f"{path!r} is a {type(found).__name__}, not a class.")
     return found
 
 

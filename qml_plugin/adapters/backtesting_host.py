@@ -1,11 +1,26 @@
 """The names of backtesting.py that the adapter uses, or how to install it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from qml_plugin.errors import MissingExtra
 
 try:
+    import backtesting.backtesting
     from backtesting import Backtest, Strategy
     from backtesting.backtesting import Order, Trade, _Broker
 except ImportError as error:
     raise MissingExtra.for_module("backtesting", "backtesting") from error
 
-__all__ = ["Backtest", "Order", "Strategy", "Trade", "_Broker"]
+__all__ = ["Backtest", "Order", "Strategy", "Trade", "_Broker", "no_progress_bars"]
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Within the block the host draws none of its progress bars."""
+    drawn = backtesting.backtesting._tqdm
+    backtesting.backtesting._tqdm = lambda bars, **_: bars
+    try:
+        yield
+    finally:
+        backtesting.backtesting._tqdm = drawn

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from qml_plugin import __version__
+from qml_plugin.cli.audit import audit
 from qml_plugin.cli.decisions import decisions
 from qml_plugin.cli.engines import compare_engines
 from qml_plugin.cli.features import features_app, warmup
@@ -106,6 +107,7 @@ def stats(db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
     print_statistics(PatternRegistry(db, create=False).get_statistics(), as_json)
 
 
+app.command()(audit)
 app.command()(similar)
 app.command()(setups)
 app.command()(decisions)
