@@ -22,6 +22,7 @@ _HOME = {
     "Setup": "qml_plugin.records",
     "compute_features": "qml_plugin.features",
     "read_bars": "qml_plugin.bars",
+    "sweep": "qml_plugin.sweeps",
 }
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "Setup",
     "compute_features",
     "read_bars",
+    "sweep",
 ]
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from qml_plugin.memory import PatternMemory
     from qml_plugin.records import BarrierRule, Decision, Entry, Setup
     from qml_plugin.registry import PatternRegistry
+    from qml_plugin.sweeps import sweep
 
 
 def __getattr__(name: str) -> object:

@@ -3,9 +3,10 @@
 from qml_plugin.errors import MissingExtra
 
 try:
+    import backtesting.backtesting as host_module
     from backtesting import Backtest, Strategy
     from backtesting.backtesting import Order, Trade, _Broker
 except ImportError as error:
     raise MissingExtra.for_module("backtesting", "backtesting") from error
 
-__all__ = ["Backtest", "Order", "Strategy", "Trade", "_Broker"]
+__all__ = ["Backtest", "Order", "Strategy", "Trade", "_Broker", "host_module"]

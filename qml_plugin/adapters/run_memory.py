@@ -19,17 +19,17 @@ from qml_plugin.adapters import closing
 from qml_plugin.adapters.backtesting_host import Strategy
 from qml_plugin.adapters.order_tags import EntryTag, SkippedOrder, pattern_id
 from qml_plugin.adapters.settings import Settings
-from qml_plugin.bars import COLUMNS, PRICES, bars_from_frame
+from qml_plugin.bars import COLUMNS, PRICES, Bars, bars_from_frame
 from qml_plugin.clock import to_datetime
 from qml_plugin.errors import DataError, LookAheadError, QmlError, RegistryError
-from qml_plugin.features import CATALOGUE
+from qml_plugin.features import CATALOGUE, MarketFeatures
 from qml_plugin.features.catalogue import difference
 from qml_plugin.gate.predictor import XGBoostPredictor
 from qml_plugin.memory import PatternMemory
 from qml_plugin.records import Decision, Entry, FloatArray, KnownPatterns, Pattern, Run, Setup
 from qml_plugin.registry import PatternRegistry, Snapshot
 
-_METRICS = {
+METRICS = {
     "Return [%]": ("return_frac", 0.01),
     "Buy & Hold Return [%]": ("buy_hold_return_frac", 0.01),
     "Max. Drawdown [%]": ("max_drawdown_frac", 0.01),
@@ -84,6 +84,20 @@ def read_start(registry: PatternRegistry) -> Start:
     return Start(known, snapshot)
 
 
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What a run is given by the search that it is a cell of; it records nothing before `RunMemory.commit` is called.
+
+    ``run`` is its record as of its start. ``start`` is the snapshot that all cells share, None where this one asks for
+    none.
+    """
+
+    run: Run
+    bars: Bars
+    start: Start | None = None
+    market: MarketFeatures | None = None
+
+
 current_host: ContextVar[Host | None] = ContextVar("current_host", default=None)
 _is_recording: ContextVar[bool] = ContextVar("is_recording", default=True)
 
@@ -116,28 +130,16 @@ class RunMemory:
         self._settings = Settings.of(strategy)
         self._strategy_name = type(strategy).__name__
         host = current_host.get()
+        cell: Cell | None = getattr(host.backtest, "_qml_cell", None) if host else None
+        self._cell = cell
         self._host = host
         self._px_unit = float(getattr(host.backtest, "_fractional_unit", 1.0)) if host else 1.0
-        self._bars = bars_from_frame(
-            _unscaled(frame[list(COLUMNS)], self._px_unit),
-            symbol=self._settings.symbol or "UNKNOWN",
-            timeframe=self._settings.timeframe,
-            bar_label=self._settings.bar_label,
-        )
-        tz = getattr(frame.index, "tz", None)
-        self._tz = None if tz is None else str(tz)
-        others = frame.columns.difference(list(COLUMNS))
-        # A strategy may read all of this, and the hash of the bars knows none of it.
-        self._data: dict[str, object] = {
-            "tz": self._tz,
-            "columns": {str(name): provenance.plain(frame[name]) for name in others},
-        }
+        self._bars = cell.bars if cell else _bars_of(frame, self._settings, self._px_unit)
+        self._tz = _zone_of(frame)
         self._broker = broker
-        self._strategy_cls: type = type(strategy)
-        self._params = _strategy_params(strategy, params, settings)
         self._registry = registry_of(self._settings.registry)
-        start: Start | None = getattr(host.backtest, "_qml_start", None) if host else None
-        if start is None and self._registry is not None and self._settings.policy.mode != "record":
+        start: Start | None = cell.start if cell else getattr(host.backtest, "_qml_start", None) if host else None
+        if start is None and cell is None and self._registry is not None and self._settings.policy.mode != "record":
             start = read_start(self._registry)
         if (
             self._settings.is_frozen
@@ -147,14 +149,21 @@ class RunMemory:
             start = self._with_active_model(start)
         self._model_id = start.model_id if start else None
         self._memory: PatternMemory | None = PatternMemory(
-            self._bars, start.known if start else None, self._settings.policy, frozen=start.frozen if start else None
+            self._bars,
+            start.known if start else None,
+            self._settings.policy,
+            frozen=start.frozen if start else None,
+            market=cell.market if cell else None,
         )
         self._decisions = self._memory.decisions
         self.patterns: list[Pattern] = []
         self.returns: dict[str, float | None] = {}
-        self.run = self._begun(start.snapshot if start else None)
+        self.run = cell.run if cell else begun_run(
+            strategy, params, settings, self._settings, self._bars, frame,
+            host.backtest if host else None, start, time_us=_now(),
+        )  # fmt: skip
         self._noted_at = self.run.started_at
-        if self._registry is not None:
+        if self._registry is not None and cell is None:
             self._registry.start_run(self.run)
         if host is not None:
             host.memory = self
@@ -266,8 +275,14 @@ class RunMemory:
             finished_at=_now(),
             error=None if error is None else f"{type(error).__name__}: {error}",
         )
-        registry, self._registry = self._registry, None
         self._memory = self._broker = self._host = None
+        if self._cell is None:
+            self.commit()
+
+    def commit(self) -> None:
+        """Store what a run that has ended leaves in the registry, in one transaction; nothing where it has none."""
+        registry, self._registry = self._registry, None
+        self._cell = None
         if registry is not None:
             try:
                 registry.save_run(self.run, self.patterns, self.decisions, self.returns, bars=self._bars, tz=self._tz)
@@ -277,7 +292,7 @@ class RunMemory:
 
     def _note_alive(self) -> None:
         """Now and then a sign of life, for those who cannot see this process."""
-        if self._registry is not None and _now() - self._noted_at > _SIGN_OF_LIFE_US:
+        if self._registry is not None and self._cell is None and _now() - self._noted_at > _SIGN_OF_LIFE_US:
             self._noted_at = _now()
             try:
                 self._registry.note_alive(self.run.run_id)
@@ -315,59 +330,100 @@ class RunMemory:
         returns: dict[str, float | None] = {key: float(gain[key] / cost[key]) for key in cost}
         return returns | dict.fromkeys(still_open)
 
-    def _begun(self, snapshot: Snapshot | None) -> Run:
-        """The record of the run as it is at its start."""
-        settings, bars = self._settings, self._bars
-        options = _host_options(self._host.backtest) if self._host else {}
-        params: dict[str, dict[str, object]] = {
-            "strategy": self._params,
-            "host": options,
-            "qml": settings.as_dict(),
-            "data": self._data,
-        }
-        if self._model_id is not None:
-            params["qml"]["model_id"] = self._model_id
-        data_hash = bars.sha256()
-        source = provenance.source_sha256(self._strategy_cls)
-        git = provenance.git_state(provenance.source_folder(self._strategy_cls))
-        return Run(
-            run_id=provenance.run_id(
-                "backtest", self._strategy_name, source, bars.symbol, bars.timeframe, params, data_hash
-            ),
-            kind="backtest",
-            status="running",
-            strategy_name=self._strategy_name,
-            symbol=bars.symbol,
-            timeframe=bars.timeframe,
-            params=params,
-            data_hash=data_hash,
-            data_start_at=int(bars.opened_at[0]),
-            data_end_at=int(bars.opened_at[-1]),
-            data_bars=len(bars),
-            seed=settings.policy.seed,
-            versions={
-                **provenance.library_versions(),
-                "feature_set": CATALOGUE.feature_set,
-                "strategy_source": source,
-            },
-            started_at=_now(),
-            git_hash=git.commit,
-            is_git_dirty=git.is_dirty,
-            git_diff=git.diff,
-            strategy_path=provenance.class_path(self._strategy_cls),
-            snapshot_seq=snapshot.seq if snapshot else None,
-            snapshot_patterns=snapshot.n_patterns if snapshot else None,
-            snapshot_sha256=snapshot.sha256 if snapshot else None,
-        )
+
+def begun_run(
+    strategy: Any,
+    given: Mapping[str, Any],
+    names: Collection[str],
+    settings: Settings,
+    bars: Bars,
+    frame: pd.DataFrame,
+    backtest: Any,
+    start: Start | None,
+    *,
+    time_us: int,
+    cls: type | None = None,
+    kind: str = "backtest",
+    parent_run_id: str | None = None,
+    trade_from_bar: int = 0,
+) -> Run:
+    """The record of a run as it is at its start; `strategy` is an instance of `cls`, or a class that stands for one.
+
+    `names` are those of the mixin's settings. A cell of a search is the same run as the backtest of its parameters.
+    """
+    cls = cls or type(strategy)
+    others = frame.columns.difference(list(COLUMNS))
+    params: dict[str, dict[str, object]] = {
+        "strategy": _strategy_params(cls, strategy, given, names),
+        "host": host_options(backtest) if backtest else {},
+        "qml": settings.as_dict(),
+        # A strategy may read all of this, and the hash of the bars knows none of it.
+        "data": {
+            "tz": _zone_of(frame),
+            "columns": {str(name): provenance.plain(frame[name]) for name in others},
+        },
+    }
+    if start is not None and start.model_id is not None:
+        params["qml"]["model_id"] = start.model_id
+    if trade_from_bar:
+        params["host"]["trade_from_bar"] = trade_from_bar
+    data_hash, name = bars.sha256(), cls.__name__
+    source = provenance.source_sha256(cls)
+    git = provenance.git_state(provenance.source_folder(cls))
+    snapshot = start.snapshot if start else None
+    return Run(
+        run_id=provenance.run_id("backtest", name, source, bars.symbol, bars.timeframe, params, data_hash),
+        parent_run_id=parent_run_id,
+        kind=kind,
+        status="running",
+        strategy_name=name,
+        symbol=bars.symbol,
+        timeframe=bars.timeframe,
+        params=params,
+        data_hash=data_hash,
+        data_start_at=int(bars.opened_at[0]),
+        data_end_at=int(bars.opened_at[-1]),
+        data_bars=len(bars),
+        seed=settings.policy.seed,
+        versions={
+            **provenance.library_versions(),
+            "feature_set": CATALOGUE.feature_set,
+            "strategy_source": source,
+        },
+        started_at=time_us,
+        git_hash=git.commit,
+        is_git_dirty=git.is_dirty,
+        git_diff=git.diff,
+        strategy_path=provenance.class_path(cls),
+        snapshot_seq=snapshot.seq if snapshot else None,
+        snapshot_patterns=snapshot.n_patterns if snapshot else None,
+        snapshot_sha256=snapshot.sha256 if snapshot else None,
+    )
 
 
-def _strategy_params(strategy: Any, given: Mapping[str, Any], settings: Collection[str]) -> dict[str, object]:
+def _bars_of(frame: pd.DataFrame, settings: Settings, px_unit: float) -> Bars:
+    return bars_from_frame(
+        _unscaled(frame[list(COLUMNS)], px_unit),
+        symbol=settings.symbol or "UNKNOWN",
+        timeframe=settings.timeframe,
+        bar_label=settings.bar_label,
+    )
+
+
+def _zone_of(frame: pd.DataFrame) -> str | None:
+    tz = getattr(frame.index, "tz", None)
+    return None if tz is None else str(tz)
+
+
+def _strategy_params(
+    cls: type, strategy: Any, given: Mapping[str, Any], settings: Collection[str]
+) -> dict[str, object]:
     """The strategy's own parameters as they are in this run: public class attributes that are no methods."""
     own: dict[str, object] = {}
-    for cls in reversed(type(strategy).__mro__):
-        if cls is object or issubclass(Strategy, cls) or cls.__module__.startswith(("qml_plugin.", "backtesting.")):
+    for base in reversed(cls.__mro__):
+        if base is object or issubclass(Strategy, base) or base.__module__.startswith(("qml_plugin.", "backtesting.")):
             continue
-        for name, value in vars(cls).items():
+        for name, value in vars(base).items():
             if not name.startswith("_") and name not in settings and not _is_behaviour(value):
                 own[name] = getattr(strategy, name, None)
     own |= {name: value for name, value in given.items() if name not in settings}
@@ -378,7 +434,7 @@ def _is_behaviour(value: object) -> bool:
     return callable(value) or isinstance(value, (property, staticmethod, classmethod))
 
 
-def _host_options(backtest: Any) -> dict[str, object]:
+def host_options(backtest: Any) -> dict[str, object]:
     options = {key: value for key, value in backtest._broker.keywords.items() if key != "index"}
     options |= {"finalize_trades": backtest._finalize_trades, "host": type(backtest).__name__}
     if hasattr(backtest, "_fractional_unit"):
@@ -391,13 +447,16 @@ def _metrics(stats: pd.Series | None, decisions: list[Decision]) -> dict[str, ob
     for action in ("take", "skip", "abstain"):
         metrics[f"n_{action}"] = sum(decision.action == action for decision in decisions)
     if stats is not None:
-        metrics |= {name: float(stats[key]) * scale for key, (name, scale) in _METRICS.items()}
+        metrics |= {name: float(stats[key]) * scale for key, (name, scale) in METRICS.items()}
     return metrics
 
 
 def _bar_returns(stats: pd.Series) -> FloatArray:
-    """Returns of the equity, one for each bar but the first; 0 from bars on which nothing is left."""
-    equity = stats["_equity_curve"]["Equity"].to_numpy(np.float64)
+    return returns_of(stats["_equity_curve"]["Equity"].to_numpy(np.float64))
+
+
+def returns_of(equity: FloatArray) -> FloatArray:
+    """Returns of an equity curve, one for each bar but the first; 0 from bars on which nothing is left."""
     before = equity[:-1]
     returns: FloatArray = np.divide(equity[1:] - before, before, out=np.zeros(len(before)), where=before > 0)
     return returns

@@ -45,6 +45,8 @@ class PatternMemory:
     frozen : XGBoostPredictor, optional
         A model that was trained once and decides in the place of the gate: below ``policy.min_confidence`` an entry is
         skipped.
+    market : MarketFeatures, optional
+        Of these very bars, where they have been computed already; at the first entry otherwise.
 
     Point in time
     -------------
@@ -65,6 +67,7 @@ class PatternMemory:
         policy: Policy | None = None,
         *,
         frozen: XGBoostPredictor | None = None,
+        market: MarketFeatures | None = None,
     ) -> None:
         if not isinstance(bars, Bars):
             raise DataError(
@@ -90,7 +93,7 @@ class PatternMemory:
         self._open: dict[str, Entry] = {}
         self._outcomes: dict[str, Outcome] = {}
         self._cancelled: set[str] = set()
-        self._market: MarketFeatures | None = None
+        self._market = market
         self._feature_set = CATALOGUE.feature_set
         self._model_inputs = (*CATALOGUE.names, "entry_side", *NEIGHBOUR_FEATURES)
         self._entry_bars: dict[str, list[int]] = {}
