@@ -254,7 +254,9 @@ def point_table(
         row |= {"objective": np.nan if value is None else float(value), "status": kept["status"], "run_id": run_id}
         rows.append(row | {"error": kept["error"]})
     names = (["symbol"] if len(symbols) > 1 else []) + [*grid.names, *metrics, *_AFTER]
-    return pd.DataFrame(rows, columns=names)
+    table = pd.DataFrame(rows, columns=names)
+    table["error"] = pd.Series([row["error"] for row in rows], dtype=object, index=table.index)  # None, not NaN
+    return table
 
 
 def _known(name: object, names: Sequence[Any], what: str) -> None:
