@@ -23,6 +23,7 @@ _HOME = {
     "compute_features": "qml_plugin.features",
     "read_bars": "qml_plugin.bars",
     "sweep": "qml_plugin.sweeps",
+    "walk_forward": "qml_plugin.sweeps",
 }
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "compute_features",
     "read_bars",
     "sweep",
+    "walk_forward",
 ]
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
     from qml_plugin.memory import PatternMemory
     from qml_plugin.records import BarrierRule, Decision, Entry, Setup
     from qml_plugin.registry import PatternRegistry
-    from qml_plugin.sweeps import sweep
+    from qml_plugin.sweeps import sweep, walk_forward
 
 
 def __getattr__(name: str) -> object:

@@ -134,7 +134,7 @@ def host_of(strategy: type, market: Market, host: Mapping[str, Any]) -> Any:
     """The backtest of a market; DataError where the host refuses its options."""
     # A copy, so that a strategy that writes into its data reaches no other cell.
     try:
-        return Backtest(market.frame.copy(), _trading_from(strategy, market.trade_from_bar), **host)
+        return Backtest(market.frame.copy(), trading_from(strategy, market.trade_from_bar), **host)
     except (TypeError, ValueError) as error:
         raise DataError(f"backtesting.py refuses these options or data of {market.symbol}: {error}") from error
 
@@ -187,11 +187,8 @@ def run_cell(
             backtest._qml_cell = Cell(run, market.bars, start, market.features)
         with _no_bar():
             stats = backtest.run(**given)
-    metrics = _metrics(stats)
     memory: RunMemory | None = stats["_strategy"].qml if has_memory else None
-    if memory is not None:
-        metrics = {name: float(value) for name, value in (memory.run.metrics or {}).items()} | metrics  # type: ignore[arg-type]
-        memory.run = replace(memory.run, metrics=metrics)
+    metrics = _metrics(stats) if memory is None else add_metrics(memory, stats)
     value = metrics[objective] if isinstance(objective, str) else float(objective(stats))
     trades, equity = _plain_trades(stats["_trades"]), stats["_equity_curve"][["Equity", "DrawdownPct"]]
     return Finished(metrics, value, trades, equity, memory, _said(caught))
@@ -207,6 +204,13 @@ def _no_bar() -> Iterator[None]:
         backtesting_host.host_module._tqdm = bar
 
 
+def add_metrics(memory: RunMemory, stats: pd.Series) -> dict[str, float]:
+    """Give the record of a run all metrics of a cell, which are returned."""
+    metrics = {name: float(str(value)) for name, value in (memory.run.metrics or {}).items()} | _metrics(stats)
+    memory.run = replace(memory.run, metrics=metrics)
+    return metrics
+
+
 def _metrics(stats: pd.Series) -> dict[str, float]:
     found = {
         name: float(stats[key]) * scale for key, (name, scale) in (METRICS | _MORE_METRICS).items() if key in stats
@@ -214,6 +218,30 @@ def _metrics(stats: pd.Series) -> dict[str, float]:
     trades = stats["_trades"]
     found["longest_trade_bars"] = float((trades["ExitBar"] - trades["EntryBar"]).max()) if len(trades) else 0.0
     return {name: value if np.isfinite(value) else np.nan for name, value in found.items()}
+
+
+def metrics_of(trades: pd.DataFrame, equity: pd.Series, frame: pd.DataFrame, first_bar: int) -> dict[str, float]:
+    """Metrics of an equity that is no single run's; `trades` count their bars from `first_bar` before the frame's first."""
+    if trades.empty:
+        trades = pd.DataFrame(columns=["EntryBar", "ExitBar", "PnL", "ReturnPct", "Duration"], dtype=float)
+    placed = trades.assign(EntryBar=trades["EntryBar"] - first_bar, ExitBar=trades["ExitBar"] - first_bar)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        stats = backtesting_host.compute_stats(
+            trades=placed,
+            equity=equity.to_numpy(np.float64),
+            ohlc_data=frame,
+            strategy_instance=None,
+            risk_free_rate=0.0,
+        )
+    return _metrics(stats)
+
+
+def label_bars(strategy: type, fixed: Mapping[str, Any]) -> int:
+    """Bars after an entry within which its label rule resolves it; 0 without a memory."""
+    if not is_remembering(strategy):
+        return 0
+    rule = fixed.get("barriers", getattr(strategy, "barriers", None))
+    return 2 * int(rule.max_bars) if rule is not None else 0  # as long to wait for the fill, and as long to be exposed
 
 
 def _said(caught: list[warnings.WarningMessage]) -> tuple[str, ...]:
@@ -237,7 +265,7 @@ def _plain_trades(trades: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _trading_from(strategy: type, bar: int) -> type:
+def trading_from(strategy: type, bar: int) -> type:
     """The strategy itself, or one of its name that sleeps through the bars before `bar`."""
     if bar == 0:
         return strategy

@@ -14,6 +14,7 @@ from qml_plugin.cli.label import label
 from qml_plugin.cli.models import models_app, train
 from qml_plugin.cli.runs import runs_app
 from qml_plugin.cli.similar import similar
+from qml_plugin.cli.sweeps import sweep, walk_forward
 from qml_plugin.cli.terminal import (
     DEFAULT_DB,
     AsJson,
@@ -103,6 +104,8 @@ def stats(db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
 
 
 app.command()(similar)
+app.command()(sweep)
+app.command("walk-forward")(walk_forward)
 app.command()(label)
 app.command()(train)
 app.command()(warmup)

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from qml_plugin.sweeps.result import SweepResult
 from qml_plugin.sweeps.search import sweep
+from qml_plugin.sweeps.walking import WalkForwardResult, walk_forward
 
-__all__ = ["SweepResult", "sweep"]
+__all__ = ["SweepResult", "WalkForwardResult", "sweep", "walk_forward"]

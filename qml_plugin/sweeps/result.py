@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,11 @@ class SweepResult:
     _grid: Grid
     _places: Sequence[Places]
     _symbols: tuple[str, ...]
-    _extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def grid_names(self) -> tuple[str, ...]:
+        """The parameters of the grid."""
+        return self._grid.names
 
     @property
     def failed(self) -> pd.DataFrame:

@@ -303,12 +303,12 @@ def swept(
     asked: Asked, how: How, place: Path, *, start: Start | None = None, parent_run_id: str | None = None
 ) -> SweepResult:
     """Carry a search out; `start` is the snapshot of a larger one that this is a part of."""
-    markets = _markets(asked)
+    markets = markets_of(asked)
     run_id = asked.sweep_id(markets)
     folder = Folder(place / run_id)
-    kept = _resumed(folder, how.resume)
+    kept = resumed(folder, how.resume)
     if start is None and asked.sees_registry:
-        start = _start_of(asked, kept)
+        start = start_of(asked, kept)
     markets = [replace(market, start=start_for(asked, market, start)) for market in markets]
     hosts = {market.symbol: _quiet_host(asked, market) for market in markets}
     course = _Course(asked, run_id, folder, markets, start, parent_run_id)
@@ -328,14 +328,14 @@ def swept(
     except BaseException as error:
         status = "failed" if isinstance(error, Exception) else "interrupted"
         folder.write_manifest({**manifest, "status": status})
-        _record(asked.registry, run, status, {}, f"{type(error).__name__}: {error}")
+        record_end(asked.registry, run, status, {}, f"{type(error).__name__}: {error}")
         if status == "interrupted":
             error.add_note(f"What had finished is kept in {folder.path}; resume=True goes on from there.")
         raise
     counts = {"n_points": len(result.table), "n_finished": result.n_tested, "n_failed": len(result.failed)}
     text = f"{counts['n_failed']} of {counts['n_points']} points failed" if counts["n_failed"] else None
     status = "failed" if text else "finished"
-    _record(asked.registry, run, status, counts, text)
+    record_end(asked.registry, run, status, counts, text)
     folder.write_manifest({**manifest, "status": status})
     for said, n_times in result.warned.items():
         warnings.warn(f"{n_times} of {len(result.table)} points: {said}", UserWarning, stacklevel=3)
@@ -463,11 +463,11 @@ def _keep_failure(course: _Course, point: Point, error: str) -> dict[str, Any]:
         course.folder.write_cell(point.run.run_id, record)
     except QmlError as second:
         warnings.warn(f"the failure of a point could not be kept: {second}", RuntimeWarning, stacklevel=2)
-    _record(course.asked.registry, point.run, "failed", {}, error)
+    record_end(course.asked.registry, point.run, "failed", {}, error)
     return record
 
 
-def _record(
+def record_end(
     registry: PatternRegistry | None, run: Run, status: str, metrics: Mapping[str, object], error: str | None
 ) -> None:
     """Close a run that this process is responsible for; what cannot be recorded is said, and costs no results."""
@@ -493,7 +493,7 @@ def _result(course: _Course, places: list[Places], n_passes: int) -> SweepResult
     )  # fmt: skip
 
 
-def _markets(asked: Asked) -> list[cells.Market]:
+def markets_of(asked: Asked) -> list[cells.Market]:
     return [
         cells.Market(
             symbol,
@@ -526,7 +526,7 @@ def _quiet_host(asked: Asked, market: cells.Market) -> Any:
         return cells.host_of(asked.strategy, market, asked.host)
 
 
-def _resumed(folder: Folder, is_resumed: bool) -> dict[str, Any] | None:
+def resumed(folder: Folder, is_resumed: bool) -> dict[str, Any] | None:
     """What an earlier sweep of the same id left, where it is gone on with; otherwise it is replaced or moved aside."""
     manifest = folder.read_manifest()
     if manifest is None:
@@ -558,7 +558,7 @@ def _resumed(folder: Folder, is_resumed: bool) -> dict[str, Any] | None:
     return None
 
 
-def _start_of(asked: Asked, kept: Mapping[str, Any] | None) -> Start:
+def start_of(asked: Asked, kept: Mapping[str, Any] | None) -> Start:
     """The registry as it is now, or as it was when the sweep began that is gone on with."""
     assert asked.registry is not None
     if kept is None or kept["snapshot"] is None:
