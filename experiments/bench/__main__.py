@@ -15,15 +15,23 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--only", choices=("mixin_cost", "features", "registry", "retrieval"), help="run one file of benchmarks"
+        "--only",
+        choices=("mixin_cost", "features", "registry", "retrieval", "sweep"),
+        help="run one file of benchmarks",
     )
     parser.add_argument("--out", type=Path, default=Path("results/bench.json"), help="where the JSON goes")
     arguments = parser.parse_args()
     out = arguments.out
-    from experiments.bench import features, mixin_cost, registry, retrieval
+    from experiments.bench import features, mixin_cost, registry, retrieval, sweep
     from qml_plugin.provenance import git_state, library_versions
 
-    benches = {"mixin_cost": mixin_cost, "features": features, "registry": registry, "retrieval": retrieval}
+    benches = {
+        "mixin_cost": mixin_cost,
+        "features": features,
+        "registry": registry,
+        "retrieval": retrieval,
+        "sweep": sweep,
+    }
     chosen = [benches[arguments.only]] if arguments.only else benches.values()
     rows = [row for bench in chosen for row in bench.run()]
     print(f"{'benchmark':<64}{'contender':<44}{'cold':>9}{'median':>11} {'unit':<9}{'ratio':>8}  {'target':<16}")

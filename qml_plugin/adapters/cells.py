@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +29,7 @@ from qml_plugin.records import FloatArray, Run
 HOST_OPTIONS = (
     "cash", "spread", "commission", "margin", "trade_on_close", "hedging", "exclusive_orders", "finalize_trades",
 )  # fmt: skip
+_NUMBER = re.compile(r"-?\d[\d.,]*(?<=\d)(e[+-]?\d+)?")
 # What a whole search shares: a point cannot have a market or a registry of its own.
 SHARED_SETTINGS = ("symbol", "timeframe", "bar_label", "registry")
 _MORE_METRICS = {
@@ -121,12 +123,9 @@ def settings_of(strategy: type, given: Mapping[str, Any]) -> Settings:
 
 def bars_of(strategy: type, frame: pd.DataFrame, given: Mapping[str, Any], symbol: str) -> Bars:
     """The bars of a symbol as a run of the strategy sees them."""
-    timeframe, bar_label = (
-        given.get(name, getattr(strategy, name, default)) for name, default in (("timeframe", None), ("bar_label", "open"))
-    )  # fmt: skip
-    if not is_remembering(strategy):
-        timeframe = timeframe if isinstance(timeframe, str) else None
-        bar_label = bar_label if isinstance(bar_label, str) else "open"
+    if not is_remembering(strategy):  # what it calls so is its own
+        return bars_from_frame(frame, symbol=symbol)
+    timeframe, bar_label = (given.get(name, getattr(strategy, name)) for name in ("timeframe", "bar_label"))
     return bars_from_frame(frame, symbol=symbol, timeframe=timeframe, bar_label=bar_label)
 
 
@@ -245,9 +244,9 @@ def label_bars(strategy: type, fixed: Mapping[str, Any]) -> int:
 
 
 def _said(caught: list[warnings.WarningMessage]) -> tuple[str, ...]:
-    return tuple(
-        sorted({str(one.message) for one in caught if issubclass(one.category, (UserWarning, RuntimeWarning))})
-    )
+    """What was warned of, once each; the host names bars and amounts, of which there are as many as orders."""
+    kinds = (UserWarning, RuntimeWarning)
+    return tuple(sorted({_NUMBER.sub("…", str(one.message)) for one in caught if issubclass(one.category, kinds)}))
 
 
 def _plain_trades(trades: pd.DataFrame) -> pd.DataFrame:

@@ -129,10 +129,7 @@ def _common(
     if len(files) < len(data):
         raise DataError("--data names a symbol twice. Give each file a symbol of its own: --data GOOG=goog.csv.")
     if len(files) == 1 and "symbol" in given:
-        return _SHIPPED.get(strategy, strategy), next(iter(files.values())), parse_grid(grid), given
-    if len(files) == 1:
-        symbol, bars = next(iter(files.items()))
-        return _SHIPPED.get(strategy, strategy), bars, parse_grid(grid), {"symbol": symbol, **given}
+        files = {str(given.pop("symbol")): next(iter(files.values()))}
     return _SHIPPED.get(strategy, strategy), files, parse_grid(grid), given
 
 

@@ -81,7 +81,7 @@ class WalkForwardResult:
 
 def walk_forward(
     strategy: type | str,
-    data: Data,
+    data: Data | Mapping[str, Data],
     grid: Mapping[str, Any],
     *,
     train: int,
@@ -109,7 +109,7 @@ def walk_forward(
     Parameters
     ----------
     strategy, data, grid
-        As for `sweep`; one symbol.
+        As for `sweep`; a mapping may hold one symbol.
     train, test : int, bars
         Lengths of the windows; the last test window ends with the bars.
     purge : int or "auto", bars, default="auto"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -129,22 +131,29 @@ def test_a_random_search_is_a_part_of_the_grid(tmp_path, bars):
 
 
 def test_what_the_host_warns_of_is_said_once_with_the_number_of_points(tmp_path, bars):
-    with pytest.warns(UserWarning, match="2 of 2 points: Some trades remain open"):
+    with pytest.warns(UserWarning) as said:  # noqa: PT030 what it says is compared below
         result = sweep(Plain, bars, {"fast": [3, 4]}, folder=tmp_path, progress=False, cash=1_000_000)
-    assert list(result.warned.values()) == [2]
+    assert [str(one.message)[:40] for one in said] == [
+        "2 of 2 points: Some trades remain open a",
+        "2 of 2 points: time=…: Broker canceled t",
+    ]
+    assert list(result.warned.values()) == [2, 2]
 
 
 def test_a_tpe_search_asks_for_the_same_points_whatever_has_been_kept(tmp_path, bars):
     about = {"progress": False, "search": "tpe", "n_points": 12, **HOST}
     grid = {"fast": range(2, 9), "slow": range(9, 14), "trouble": ["", "none"]}
-    try:
-        first = sweep(Plain, bars, grid, folder=tmp_path, **about)
-    except MissingExtra as error:
-        assert "pip install 'qml-plugin[optuna]'" in str(error)
-        pytest.skip("Optuna is not installed")
+    pytest.importorskip("optuna")
+    first = sweep(Plain, bars, grid, folder=tmp_path, **about)
     again = sweep(Plain, bars, grid, folder=tmp_path, resume=True, **about)
     assert len(first.table) == 12
     assert first.table.to_csv() == again.table.to_csv()
+
+
+def test_a_tpe_search_without_optuna_names_the_install_command(tmp_path, bars, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'qml-plugin\[optuna\]'"):
+        sweep(Plain, bars, GRID, folder=tmp_path, progress=False, search="tpe", n_points=2, **HOST)
 
 
 def test_a_strategy_that_writes_into_its_bars_reaches_no_other_point(tmp_path, bars):
@@ -156,4 +165,4 @@ def test_a_strategy_that_writes_into_its_bars_reaches_no_other_point(tmp_path, b
 class Spoiling(Plain):
     def init(self):
         super().init()
-        np.asarray(self.data.df["Close"].array)[:] = 1.0
+        np.asarray(self.data.df["Close"].array)[:] *= 1.01
