@@ -1,0 +1,39 @@
+import numpy as np
+import pytest
+
+from qml_plugin.errors import DataError
+from qml_plugin.vrd.returns_file import read_returns
+
+
+def test_trades_of_any_host_are_read_in_order_of_their_exits(tmp_path):
+    path = tmp_path / "trades.csv"
+    path.write_text(
+        "ExitTime,ReturnPct,cost_frac\n2024-03-01,0.02,0.001\n2024-01-01,-0.01,0.002\n2025-01-01,0.03,0.001\n"
+    )
+    found = read_returns(path)
+    np.testing.assert_array_equal(found.returns, [-0.01, 0.02, 0.03])
+    np.testing.assert_array_equal(found.costs, [0.002, 0.001, 0.001])
+    assert found.per_year == pytest.approx(2.0, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "cannot be read"),
+        ("a,b\n1,2\n", "It needs return_frac"),
+        ("exit_at,return_frac\n", "0 rows"),
+        ("exit_at,return_frac\n2024-01-01,x\n2024-01-02,1\n", "return_frac is 'x' in row 0"),
+        ("exit_at,return_frac\nyesterday,1\n", "cannot be read as times"),
+        ("exit_at,return_frac\n2024-01-01,1\n2024-01-01,1\n", "have the same time"),
+    ],
+)
+def test_files_without_an_answer_are_refused(tmp_path, text, message):
+    path = tmp_path / "trades.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_returns(path)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(DataError, match="cannot be read"):
+        read_returns(tmp_path / "none.csv")
