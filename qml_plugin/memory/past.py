@@ -81,8 +81,9 @@ class Past:
                 confidence=row.confidence,
                 group=row.group,
             )
-            if self._scaler is not None:
-                self._index([len(self._rows) - 1], self._scaler.transform(row.features[None, :]))
+        if self._scaler is not None and fresh:
+            features = np.stack([row.features for row in self._rows[-len(fresh) :]])
+            self._index(range(len(self) - len(fresh), len(self)), self._scaler.transform(features))
 
     def open_epoch(self) -> None:
         """Refit scaler and gate when the past has grown by a fifth; both see a prefix of the past only."""
@@ -159,11 +160,12 @@ class Past:
             own = [i for i, row in enumerate(rows) if row.side == side]
             as_of = [rows[i].known_at for i in own]
             found = store.search_many(vectors[own], as_of=as_of, k=k, scaler_id=self._scaler_id)
-            for n_found in {len(hits) for hits in found} - {0}:
-                alike = [(i, hits) for i, hits in zip(own, found, strict=True) if len(hits) == n_found]
-                places = np.stack([hits.ids for _, hits in alike])
-                distances = np.stack([hits.distances for _, hits in alike])
-                summaries[[i for i, _ in alike]] = _summaries(is_win[places], r_multiple[places], distances)
+            n_found = np.array([len(hits) for hits in found])
+            for n in set(n_found.tolist()) - {0}:
+                alike = np.flatnonzero(n_found == n)
+                places = np.stack([found[i].ids for i in alike])
+                distances = np.stack([found[i].distances for i in alike])
+                summaries[np.array(own)[alike]] = _summaries(is_win[places], r_multiple[places], distances)
         inputs = np.empty((len(rows), vectors.shape[1] + 1 + len(NEIGHBOUR_FEATURES)), dtype=np.float32)
         inputs[:, : vectors.shape[1]] = [row.features for row in rows]
         inputs[:, vectors.shape[1]] = [row.side for row in rows]
@@ -182,4 +184,4 @@ def _summary(found: Sequence[Resolved], distances: FloatArray) -> FloatArray:
 def _summaries(is_win: NDArray[np.bool_], r_multiple: FloatArray, distances: FloatArray) -> FloatArray:
     """Values of `NEIGHBOUR_FEATURES` for each row of neighbours; each row is summed by itself, so to the same bits."""
     share, mean_r, std_r = is_win.mean(axis=1), r_multiple.mean(axis=1), r_multiple.std(axis=1)
-    return np.column_stack([share, mean_r, std_r, distances[:, 0], distances.mean(axis=1)])
+    return np.array([share, mean_r, std_r, distances[:, 0], distances.mean(axis=1)]).T

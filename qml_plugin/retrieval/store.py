@@ -208,7 +208,8 @@ class VectorStore:
             codes = {name: dict(known) for name, known in now.codes.items()}
             for name in CODED:
                 numbers = codes[name]
-                columns[name] = np.array([numbers.setdefault(word, len(numbers)) for word in words[name]], np.int32)
+                found = [numbers.setdefault(word, len(numbers)) for word in words[name].tolist()]
+                columns[name] = np.array(found, np.int32)
             blocks = dict(now.blocks)
             keys = _rows_of_blocks(words["symbol"], words["timeframe"])
             for key, rows in keys.items():
