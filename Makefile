@@ -6,6 +6,7 @@ demo: .venv/installed
 	.venv/bin/qml demo --out $(OUT)/
 
 test: .venv/installed
+	.venv/bin/qml warmup
 	.venv/bin/python -m pytest -n auto --dist loadfile
 
 lint: .venv/installed

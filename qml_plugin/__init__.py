@@ -23,6 +23,8 @@ _HOME = {
     "compute_features": "qml_plugin.features",
     "gate_signals": "qml_plugin.adapters.vectorbt",
     "read_bars": "qml_plugin.bars",
+    "sweep": "qml_plugin.sweeps",
+    "walk_forward": "qml_plugin.sweeps",
 }
 
 __all__ = [
@@ -38,6 +40,8 @@ __all__ = [
     "compute_features",
     "gate_signals",
     "read_bars",
+    "sweep",
+    "walk_forward",
 ]
 
 if TYPE_CHECKING:
@@ -49,6 +53,7 @@ if TYPE_CHECKING:
     from qml_plugin.memory import PatternMemory
     from qml_plugin.records import BarrierRule, Decision, Entry, Setup
     from qml_plugin.registry import PatternRegistry
+    from qml_plugin.sweeps import sweep, walk_forward
 
 
 def __getattr__(name: str) -> object:

@@ -42,6 +42,7 @@ _LIBRARIES = (
     "backtesting",
 )
 _GIT_TIMEOUT_S = 5.0
+_SCRIPT = "qml_script_"
 _LONGEST_DIFF = 1_000_000
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
@@ -184,7 +185,7 @@ def class_path(cls: type) -> str:
     """Where a class can be found again: ``package.module:Class``, or ``/path/file.py:Class`` of a script."""
     module = sys.modules.get(cls.__module__)
     file = getattr(module, "__file__", None)
-    is_script = cls.__module__ == "__main__" and file is not None
+    is_script = file is not None and (cls.__module__ == "__main__" or cls.__module__.startswith(_SCRIPT))
     return f"{Path(str(file)).resolve() if is_script else cls.__module__}:{cls.__qualname__}"
 
 
@@ -232,7 +233,7 @@ def find_object(path: str) -> object:
 
 def _module_of_file(file: Path) -> ModuleType:
     """The module of a script, under a name of its own, so that its ``if __name__ == "__main__"`` stays quiet."""
-    name = f"qml_script_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]}"
+    name = f"{_SCRIPT}{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, file)
         if spec is None or spec.loader is None:

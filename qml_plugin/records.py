@@ -7,7 +7,7 @@ Sides are +1 (long) and -1 (short). Bars are integer positions in one series.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -205,7 +205,7 @@ class Decision:
     ``action`` is ``"take"``, ``"skip"`` or ``"abstain"`` (the entry passes unjudged). ``confidence`` is the calibrated
     P(win), None where no model could speak, and ``low`` and ``high`` its 90 % interval; ``base_rate`` is the share of
     wins among the patterns known then, half a win and half a loss added. ``contributions`` are the largest XGBoost
-    contributions in log-odds. ``bucket`` is what became of past entries of a like confidence. ``risk_frac`` is
+    contributions in log-odds, computed when they are first looked at. ``bucket`` is what became of past entries of a like confidence. ``risk_frac`` is
     the share of the equity to put at risk, None where the size does not follow the confidence.
     """
 
@@ -218,7 +218,7 @@ class Decision:
     model: str | None = None
     n_known: int = 0
     neighbours: tuple[Neighbour, ...] = ()
-    contributions: tuple[tuple[str, float], ...] = ()
+    contributions: Sequence[tuple[str, float]] = ()
     low: float | None = None
     high: float | None = None
     bucket: Bucket | None = None

@@ -8,11 +8,12 @@ from qml_plugin.errors import MissingExtra
 try:
     import backtesting.backtesting
     from backtesting import Backtest, Strategy
+    from backtesting._stats import compute_stats
     from backtesting.backtesting import Order, Trade, _Broker
 except ImportError as error:
     raise MissingExtra.for_module("backtesting", "backtesting") from error
 
-__all__ = ["Backtest", "Order", "Strategy", "Trade", "_Broker", "no_progress_bars"]
+__all__ = ["Backtest", "Order", "Strategy", "Trade", "_Broker", "compute_stats", "no_progress_bars"]
 
 
 @contextmanager

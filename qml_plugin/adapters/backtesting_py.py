@@ -111,7 +111,7 @@ class PatternMixin:
                 f"Write: class {cls.__name__}(PatternMixin, Strategy)."
             )
         for base in order[order.index(PatternMixin) + 1 :]:
-            if taken := sorted(_SETTINGS & vars(base).keys()):
+            if taken := sorted(SETTINGS & vars(base).keys()):
                 raise DataError(
                     f"{base.__name__}.{taken[0]} would be hidden by the setting of that name of PatternMixin in "
                     f"{cls.__name__}. Rename it there, or set {taken[0]} on {cls.__name__} and remove it from {base.__name__}."
@@ -122,7 +122,7 @@ class PatternMixin:
     def __init__(self, broker: Any, data: Any, params: dict[str, Any]) -> None:
         super().__init__(broker, data, params)  # type: ignore[call-arg]
         if _has_memory.get():
-            self._qml = RunMemory(self, broker, data.df, params, _SETTINGS)
+            self._qml = RunMemory(self, broker, data.df, params, SETTINGS)
 
     @property
     def qml(self) -> RunMemory:
@@ -148,7 +148,7 @@ class PatternMixin:
         return self.qml.enter(-1, functools.partial(super().sell, *args), order)  # type: ignore[misc]
 
 
-_SETTINGS = frozenset(name for name in vars(PatternMixin) if name[0] != "_" and name not in ("buy", "sell", "qml"))
+SETTINGS = frozenset(name for name in vars(PatternMixin) if name[0] != "_" and name not in ("buy", "sell", "qml"))
 
 
 def bundled_data(name: str) -> pd.DataFrame:

@@ -12,7 +12,7 @@ import pandas as pd
 from qml_plugin.adapters.array_strategy import ArrayStrategy
 from qml_plugin.adapters.asked import Asked
 from qml_plugin.adapters.backtesting_host import Backtest, Strategy
-from qml_plugin.adapters.backtesting_py import _SETTINGS, PatternMixin, without_memory
+from qml_plugin.adapters.backtesting_py import SETTINGS, PatternMixin, without_memory
 from qml_plugin.adapters.playing import Orders, play
 from qml_plugin.adapters.run_memory import RunMemory
 from qml_plugin.bars import Bars
@@ -42,7 +42,7 @@ def parameters_of(cls: type) -> dict[str, Any]:
         own |= {
             name: getattr(cls, name)
             for name in vars(base)
-            if name[0] != "_" and name not in _SETTINGS and name not in vars(ArrayStrategy)
+            if name[0] != "_" and name not in SETTINGS and name not in vars(ArrayStrategy)
         }
     return {name: value for name, value in own.items() if value is None or isinstance(value, (int, float, str))}
 

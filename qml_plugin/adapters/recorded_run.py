@@ -82,6 +82,20 @@ def registry_of(url: str | None) -> PatternRegistry | None:
 
 
 @dataclass(frozen=True, slots=True)
+class Cell:
+    """What a run is given by the search that it is a cell of; it records nothing before `RecordedRun.commit` is called.
+
+    ``run`` is its record as of its start. ``start`` is the snapshot that all cells share, None where this one asks for
+    none.
+    """
+
+    run: Run
+    bars: Bars
+    start: Start | None = None
+    market: MarketFeatures | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Origin:
     """Where the signals of a run come from: a hash of their source, the place to find it again, and its folder."""
 
@@ -117,6 +131,63 @@ def _with_active_model(
     return with_frozen(start, registry, str(model["model_id"]))
 
 
+def begun_run(
+    settings: Settings,
+    strategy_name: str,
+    bars: Bars,
+    params: Mapping[str, Mapping[str, object]],
+    origin: Origin,
+    start: Start | None,
+    *,
+    kind: str = "backtest",
+    parent_run_id: str | None = None,
+) -> Run:
+    """The record of a run as it is at its start. A cell of a search is the same run as the backtest of its parameters."""
+    own = settings.as_dict()
+    if start is not None and start.model_id is not None:
+        own["model_id"] = start.model_id
+    all_params = {**params, "qml": own}
+    snapshot = start.snapshot if start else None
+    data_hash = bars.sha256()
+    git = provenance.git_state(origin.folder)
+    return Run(
+        run_id=provenance.run_id(
+            "backtest",
+            strategy_name,
+            origin.source_sha256,
+            bars.symbol,
+            bars.timeframe,
+            all_params,
+            data_hash,
+        ),
+        kind=kind,
+        parent_run_id=parent_run_id,
+        status="running",
+        strategy_name=strategy_name,
+        symbol=bars.symbol,
+        timeframe=bars.timeframe,
+        params=all_params,
+        data_hash=data_hash,
+        data_start_at=int(bars.opened_at[0]),
+        data_end_at=int(bars.opened_at[-1]),
+        data_bars=len(bars),
+        seed=settings.policy.seed,
+        versions={
+            **provenance.library_versions(),
+            "feature_set": CATALOGUE.feature_set,
+            "strategy_source": origin.source_sha256,
+        },
+        started_at=now_us(),
+        git_hash=git.commit,
+        is_git_dirty=git.is_dirty,
+        git_diff=git.diff,
+        strategy_path=origin.path,
+        snapshot_seq=snapshot.seq if snapshot else None,
+        snapshot_patterns=snapshot.n_patterns if snapshot else None,
+        snapshot_sha256=snapshot.sha256 if snapshot else None,
+    )
+
+
 class RecordedRun:
     """One run of one strategy on one series: its memory, and its record from the start to the end.
 
@@ -136,8 +207,10 @@ class RecordedRun:
         origin: Origin,
         start: Start | None,
         market: MarketFeatures | None = None,
+        cell: Cell | None = None,
     ) -> None:
         self._settings, self._strategy_name, self._bars, self._tz = settings, strategy_name, bars, tz
+        self._cell = cell
         self._registry = registry_of(settings.registry)
         self._memory: PatternMemory | None = PatternMemory(
             bars,
@@ -149,9 +222,9 @@ class RecordedRun:
         self._decisions = self._memory.decisions
         self.patterns: list[Pattern] = []
         self.returns: dict[str, float | None] = {}
-        self.run = self._begun(params, origin, start)
+        self.run = cell.run if cell else begun_run(settings, strategy_name, bars, params, origin, start)
         self._noted_at = self.run.started_at
-        if self._registry is not None:
+        if self._registry is not None and cell is None:
             self._registry.start_run(self.run)
 
     @property
@@ -206,7 +279,7 @@ class RecordedRun:
 
     def _note_alive(self) -> None:
         """Now and then a sign of life, for those who cannot see this process."""
-        if self._registry is not None and now_us() - self._noted_at > _SIGN_OF_LIFE_US:
+        if self._registry is not None and self._cell is None and now_us() - self._noted_at > _SIGN_OF_LIFE_US:
             self._noted_at = now_us()
             try:
                 self._registry.note_alive(self.run.run_id)
@@ -220,7 +293,7 @@ class RecordedRun:
         returns_frac: FloatArray | None,
         error: BaseException | None = None,
     ) -> None:
-        """Resolve what the bars resolve, join the trades, and commit the run in one transaction."""
+        """Resolve what the bars resolve, join the trades, and commit the run unless a search does."""
         if self._memory is not None:
             self.patterns = self._memory.patterns()
         self.returns = dict(returns)
@@ -233,7 +306,13 @@ class RecordedRun:
             finished_at=now_us(),
             error=None if error is None else f"{type(error).__name__}: {error}",
         )
-        registry, self._registry, self._memory = self._registry, None, None
+        self._memory = None
+        if self._cell is None:
+            self.commit()
+
+    def commit(self) -> None:
+        """Store what a run that has ended leaves in the registry, in one transaction; nothing where it has none."""
+        registry, self._registry, self._cell = self._registry, None, None
         if registry is not None:
             try:
                 registry.save_run(self.run, self.patterns, self.decisions, self.returns, bars=self._bars, tz=self._tz)
@@ -246,52 +325,6 @@ class RecordedRun:
         actions = [decision.action for decision in self._decisions.values()]
         counts: dict[str, object] = {"n_entries": len(actions)}
         return counts | {f"n_{action}": actions.count(action) for action in ("take", "skip", "abstain")}
-
-    def _begun(self, params: Mapping[str, Mapping[str, object]], origin: Origin, start: Start | None) -> Run:
-        """The record of the run as it is at its start."""
-        settings, bars = self._settings, self._bars
-        own = settings.as_dict()
-        if start is not None and start.model_id is not None:
-            own["model_id"] = start.model_id
-        all_params = {**params, "qml": own}
-        snapshot = start.snapshot if start else None
-        data_hash = bars.sha256()
-        git = provenance.git_state(origin.folder)
-        return Run(
-            run_id=provenance.run_id(
-                "backtest",
-                self._strategy_name,
-                origin.source_sha256,
-                bars.symbol,
-                bars.timeframe,
-                all_params,
-                data_hash,
-            ),
-            kind="backtest",
-            status="running",
-            strategy_name=self._strategy_name,
-            symbol=bars.symbol,
-            timeframe=bars.timeframe,
-            params=all_params,
-            data_hash=data_hash,
-            data_start_at=int(bars.opened_at[0]),
-            data_end_at=int(bars.opened_at[-1]),
-            data_bars=len(bars),
-            seed=settings.policy.seed,
-            versions={
-                **provenance.library_versions(),
-                "feature_set": CATALOGUE.feature_set,
-                "strategy_source": origin.source_sha256,
-            },
-            started_at=now_us(),
-            git_hash=git.commit,
-            is_git_dirty=git.is_dirty,
-            git_diff=git.diff,
-            strategy_path=origin.path,
-            snapshot_seq=snapshot.seq if snapshot else None,
-            snapshot_patterns=snapshot.n_patterns if snapshot else None,
-            snapshot_sha256=snapshot.sha256 if snapshot else None,
-        )
 
 
 def now_us() -> int:

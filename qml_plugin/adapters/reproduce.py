@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from qml_plugin import provenance
+from qml_plugin.adapters import cells
 from qml_plugin.adapters.backtesting_host import Backtest
 from qml_plugin.adapters.backtesting_py import PatternMixin
 from qml_plugin.adapters.recorded_run import Start, nothing_recorded, with_frozen
@@ -95,6 +96,10 @@ def reproduce(
     """
     registry = PatternRegistry(url, create=False)
     run = registry.get_run(run_id)
+    if run["kind"] not in ("backtest", "cell"):
+        raise DataError(
+            f"run {run['run_id']} is a {run['kind']}: a search, not a backtest. Reproduce one of its cells."
+        )
     if run["status"] != "finished":
         raise DataError(f"run {run['run_id']} is {run['status']}: it left no metrics to compare with.")
     if run["params"]["host"].get("host") == "vectorbt":
@@ -161,6 +166,7 @@ def _start_of(registry: PatternRegistry, run: Mapping[str, Any]) -> Start | None
 def _run_again(cls: type, frame: pd.DataFrame, run: Mapping[str, Any], start: Start | None) -> RunMemory:
     options = dict(run["params"]["host"])
     host_cls = _host_of(options.pop("host"))
+    traded = cells.trading_from(cls, options.pop("trade_from_bar", 0))
     if unknown := [name for name, value in options.items() if isinstance(value, str)]:
         raise DataError(
             f"run {run['run_id']} had {unknown[0]}={options[unknown[0]]!r}, which a record can name but not hold. Run the "
@@ -170,11 +176,13 @@ def _run_again(cls: type, frame: pd.DataFrame, run: Mapping[str, Any], start: St
         options["commission"] = tuple(options["commission"])  # JSON has no tuples
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the host says what it said the first time
-        host = host_cls(frame, cls, **options)
+        host = host_cls(frame, traded, **options)
         if start is not None:
             host._qml_start = start
         stats = host.run(**_parameters(cls, run))
     memory: RunMemory = stats["_strategy"].qml
+    if run["kind"] == "cell":
+        cells.add_metrics(memory, stats)
     return memory
 
 

@@ -17,12 +17,12 @@ from qml_plugin import provenance
 from qml_plugin.adapters import closing
 from qml_plugin.adapters.backtesting_host import Strategy
 from qml_plugin.adapters.order_tags import EntryTag, SkippedOrder, pattern_id
-from qml_plugin.adapters.recorded_run import Origin, RecordedRun, start_of
+from qml_plugin.adapters.recorded_run import Cell, Origin, RecordedRun, start_of
 from qml_plugin.adapters.settings import Settings
-from qml_plugin.bars import COLUMNS, PRICES, bars_from_frame
+from qml_plugin.bars import COLUMNS, PRICES, Bars, bars_from_frame
 from qml_plugin.records import Decision, Entry, FloatArray, Setup
 
-_METRICS = {
+METRICS = {
     "Return [%]": ("return_frac", 0.01),
     "Buy & Hold Return [%]": ("buy_hold_return_frac", 0.01),
     "Max. Drawdown [%]": ("max_drawdown_frac", 0.01),
@@ -55,33 +55,20 @@ class RunMemory(RecordedRun):
         host = current_host.get()
         self._host = host
         self._px_unit = float(getattr(host.backtest, "_fractional_unit", 1.0)) if host else 1.0
-        bars = bars_from_frame(
-            _unscaled(frame[list(COLUMNS)], self._px_unit),
-            symbol=checked.symbol or "UNKNOWN",
-            timeframe=checked.timeframe,
-            bar_label=checked.bar_label,
-        )
-        tz = getattr(frame.index, "tz", None)
-        others = frame.columns.difference(list(COLUMNS))
+        cell: Cell | None = getattr(host.backtest, "_qml_cell", None) if host else None
+        bars = cell.bars if cell else _bars_of(frame, checked, self._px_unit)
+        start = cell.start if cell else getattr(host.backtest, "_qml_start", None) if host else None
         self._broker = broker
         super().__init__(
             checked,
             cls.__name__,
             bars,
-            tz=None if tz is None else str(tz),
-            params={
-                "strategy": _strategy_params(strategy, params, settings),
-                "host": _host_options(host.backtest) if host else {},
-                # A strategy may read all of this, and the hash of the bars knows none of it.
-                "data": {
-                    "tz": None if tz is None else str(tz),
-                    "columns": {str(name): provenance.plain(frame[name]) for name in others},
-                },
-            },
-            origin=Origin(provenance.source_sha256(cls), provenance.class_path(cls), provenance.source_folder(cls)),
-            start=start_of(
-                checked, cls.__name__, bars.timeframe, getattr(host.backtest, "_qml_start", None) if host else None
-            ),
+            tz=_zone_of(frame),
+            params={} if cell else run_params(cls, strategy, params, settings, frame, host.backtest if host else None),
+            origin=origin_of(cls),
+            start=start if cell else start_of(checked, cls.__name__, bars.timeframe, start),
+            market=cell.market if cell else None,
+            cell=cell,
         )
         if host is not None:
             host.memory = self
@@ -171,13 +158,53 @@ class RunMemory(RecordedRun):
         return returns | dict.fromkeys(still_open)
 
 
-def _strategy_params(strategy: Any, given: Mapping[str, Any], settings: Collection[str]) -> dict[str, object]:
+def run_params(
+    cls: type, strategy: Any, given: Mapping[str, Any], names: Collection[str], frame: pd.DataFrame, backtest: Any
+) -> dict[str, dict[str, object]]:
+    """What determines a run beside its settings; `strategy` is an instance of `cls`, or what stands for one.
+
+    `names` are those of the mixin's settings.
+    """
+    others = frame.columns.difference(list(COLUMNS))
+    return {
+        "strategy": _strategy_params(cls, strategy, given, names),
+        "host": _host_options(backtest) if backtest else {},
+        # A strategy may read all of this, and the hash of the bars knows none of it.
+        "data": {
+            "tz": _zone_of(frame),
+            "columns": {str(name): provenance.plain(frame[name]) for name in others},
+        },
+    }
+
+
+def origin_of(cls: type) -> Origin:
+    """Where a strategy comes from."""
+    return Origin(provenance.source_sha256(cls), provenance.class_path(cls), provenance.source_folder(cls))
+
+
+def _bars_of(frame: pd.DataFrame, settings: Settings, px_unit: float) -> Bars:
+    return bars_from_frame(
+        _unscaled(frame[list(COLUMNS)], px_unit),
+        symbol=settings.symbol or "UNKNOWN",
+        timeframe=settings.timeframe,
+        bar_label=settings.bar_label,
+    )
+
+
+def _zone_of(frame: pd.DataFrame) -> str | None:
+    tz = getattr(frame.index, "tz", None)
+    return None if tz is None else str(tz)
+
+
+def _strategy_params(
+    cls: type, strategy: Any, given: Mapping[str, Any], settings: Collection[str]
+) -> dict[str, object]:
     """The strategy's own parameters as they are in this run: public class attributes that are no methods."""
     own: dict[str, object] = {}
-    for cls in reversed(type(strategy).__mro__):
-        if cls is object or issubclass(Strategy, cls) or cls.__module__.startswith(("qml_plugin.", "backtesting.")):
+    for base in reversed(cls.__mro__):
+        if base is object or issubclass(Strategy, base) or base.__module__.startswith(("qml_plugin.", "backtesting.")):
             continue
-        for name, value in vars(cls).items():
+        for name, value in vars(base).items():
             if not name.startswith("_") and name not in settings and not _is_behaviour(value):
                 own[name] = getattr(strategy, name, None)
     own |= {name: value for name, value in given.items() if name not in settings}
@@ -197,12 +224,15 @@ def _host_options(backtest: Any) -> dict[str, object]:
 
 
 def _metrics(stats: pd.Series | None) -> dict[str, object]:
-    return {} if stats is None else {name: float(stats[key]) * scale for key, (name, scale) in _METRICS.items()}
+    return {} if stats is None else {name: float(stats[key]) * scale for key, (name, scale) in METRICS.items()}
 
 
 def _bar_returns(stats: pd.Series) -> FloatArray:
-    """Returns of the equity, one for each bar but the first; 0 from bars on which nothing is left."""
-    equity = stats["_equity_curve"]["Equity"].to_numpy(np.float64)
+    return returns_of(stats["_equity_curve"]["Equity"].to_numpy(np.float64))
+
+
+def returns_of(equity: FloatArray) -> FloatArray:
+    """Returns of an equity curve, one for each bar but the first; 0 from bars on which nothing is left."""
     before = equity[:-1]
     returns: FloatArray = np.divide(equity[1:] - before, before, out=np.zeros(len(before)), where=before > 0)
     return returns

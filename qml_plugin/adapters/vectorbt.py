@@ -185,7 +185,7 @@ class _ColumnRun(RecordedRun):
             decision = memory.decide(entry)
             self.is_taken[bar] = decision.is_taken
             if self._at_close or bar < last:
-                self._by_fill[bar if self._at_close else bar + 1, side] = entry.pattern_id
+                self._by_fill[bar if self._at_close else bar + 1, side] = decision.pattern_id
 
     def pattern_of(self, entry_bar: int, side: int) -> str | None:
         """Id of the pattern whose order fills at `entry_bar`."""

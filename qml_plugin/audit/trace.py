@@ -72,8 +72,9 @@ def note_patterns(trace: Trace, patterns: Sequence[Pattern], decisions: Sequence
             for i, neighbour in enumerate(decision.neighbours)
         }
         trace.add("neighbour", entry.bar, near | {"outcomes known": decision.n_known})
-        said = ("confidence", "low", "high", "base_rate", "threshold", "model", "contributions")
-        trace.add("confidence", entry.bar, {name: getattr(decision, name) for name in said})
+        said = ("confidence", "low", "high", "base_rate", "threshold", "model")
+        values = {name: getattr(decision, name) for name in said}
+        trace.add("confidence", entry.bar, values | {"contributions": tuple(decision.contributions)})
         trace.add("decision", entry.bar, {"action": decision.action, "reason": decision.reason})
 
 

@@ -18,6 +18,7 @@ from qml_plugin.cli.models import models_app, train
 from qml_plugin.cli.runs import runs_app
 from qml_plugin.cli.setups import setups
 from qml_plugin.cli.similar import similar
+from qml_plugin.cli.sweeps import sweep, walk_forward
 from qml_plugin.cli.terminal import (
     DEFAULT_DB,
     AsJson,
@@ -114,6 +115,8 @@ app.command()(similar)
 app.command()(setups)
 app.command()(decisions)
 app.command()(trial)
+app.command()(sweep)
+app.command("walk-forward")(walk_forward)
 app.command()(label)
 app.command()(train)
 app.command()(warmup)

@@ -37,7 +37,7 @@ def vrd(
     data: Annotated[list[str] | None, typer.Option("--data", metavar="FILE", help="Bars of each symbol in turn, .csv or .parquet; without it the EURUSD and GOOG that backtesting.py ships.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="No search unless there is a --grid, fewer draws and paths.")] = False,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes that the trials of a search are spread over.")] = 1,
-    grid: Annotated[list[str] | None, typer.Option("--grid", metavar="NAME=VALUES", help="Values to try, such as fast=5,10,20; may be given again.")] = None,
+    grid: Annotated[list[str] | None, typer.Option("--grid", metavar="NAME=VALUES", help="Values to try: fast=5,10,20 or size=0.1:0.5:0.1; may be given again.")] = None,
     trades: Annotated[Path | None, typer.Option("--trades", metavar="FILE.csv", help="Returns from anywhere in the place of a strategy: columns return_frac and exit_at, and cost_frac where known.")] = None,
     fees: Annotated[float, typer.Option(help="Fraction of the price of each fill, slippage included.")] = 0.0005,
     exclusive: Annotated[bool | None, typer.Option("--exclusive/--no-exclusive", help="Whether an order closes what is open, as exclusive_orders of Backtest; by the strategy if absent.")] = None,
@@ -72,7 +72,11 @@ def vrd(
                 raise typer.BadParameter("--trades takes no --symbol, --data or --grid.")
             words = [_of_trades(trades, config, out, options)]
         else:
-            options |= {"fees": fees, "is_exclusive": exclusive, "registry": db, "n_jobs": jobs, "grid": _grid(grid)}
+            options |= {"fees": fees, "is_exclusive": exclusive, "registry": db, "n_jobs": jobs}
+            if grid:
+                from qml_plugin.sweeps.points import parse_grid
+
+                options["grid"] = parse_grid(grid)
             words = _of_strategy(str(strategy), symbol or [], data or [], timeframe, config, out, options)
     except QmlError as error:
         if context.find_root().params.get("debug"):
@@ -156,31 +160,6 @@ def _told(found: StrategyValidation, folder: Path) -> str:
 
 def _finite(value: float) -> float | None:
     return value if abs(value) < float("inf") else None
-
-
-def _grid(texts: list[str] | None) -> dict[str, list[Any]] | None:
-    """Values by parameter of texts such as ``fast=5,10``."""
-    if not texts:
-        return None
-    found = {}
-    for text in texts:
-        name, is_given, values = text.partition("=")
-        if not is_given or not name.strip() or not values.strip():
-            raise typer.BadParameter(f"--grid {text!r} is not NAME=VALUE,VALUE.")
-        found[name.strip()] = [_value(one.strip()) for one in values.split(",") if one.strip()]
-    return found
-
-
-def _value(text: str) -> Any:
-    words = {"true": True, "false": False, "none": None}
-    if text.lower() in words:
-        return words[text.lower()]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 def _name(*parts: str) -> str:

@@ -83,7 +83,7 @@ def decision_card(
         exit_reason=outcome.exit_reason if outcome else None,
         r_multiple=outcome.r_multiple if outcome else None,
         neighbours=neighbours,
-        contributions=decision.contributions,
+        contributions=tuple(decision.contributions),
         confidence_low=decision.low,
         confidence_high=decision.high,
         base_rate=decision.base_rate,

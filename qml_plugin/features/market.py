@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -71,19 +71,48 @@ class MarketFeatures:
         The bars, rows as in `series.BAR`.
     series : ndarray of shape (n_series, n_bars)
         The recursions, rows as in `series.SERIES`.
+    n_passes : int
+        Of the class: how often this process has computed recursions.
 
     Point in time
     -------------
     Row t, and column t of `series`, read bars 0..t.
     """
 
+    n_passes = 0
+
     def __init__(self, bars: Bars) -> None:
+        MarketFeatures.n_passes += 1
         self.bars = bars
         self.matrix = np.array([bars.open, bars.high, bars.low, bars.close, bars.volume])
         self._bar_us = round(timeframe_seconds(bars.timeframe) * 1_000_000)
         self.series = np.empty((len(SERIES), len(bars)))
         advance(np.zeros(N_STATE), self.matrix, bars.known_at, self._bar_us, self.series, 0, len(bars))
         self._user: dict[str, FloatArray] = {}
+
+    @classmethod
+    def computed(
+        cls, bars: Bars, matrix: FloatArray, series: FloatArray, user: Mapping[str, FloatArray] | None = None
+    ) -> MarketFeatures:
+        """Features whose recursions were computed before, here or in another process.
+
+        Parameters
+        ----------
+        bars : Bars
+        matrix, series : ndarray
+            The attributes of those of the same bars.
+        user : mapping of version to ndarray of shape (n_bars,), optional
+            Values of the user's own features, as `user_columns` gives them.
+        """
+        market = cls.__new__(cls)
+        market.bars, market.matrix, market.series = bars, matrix, series
+        market._bar_us = round(timeframe_seconds(bars.timeframe) * 1_000_000)
+        market._user = dict(user or {})
+        return market
+
+    def user_columns(self) -> dict[str, FloatArray]:
+        """Values of the user's own features for all bars, by the version of the feature."""
+        return {feature.version: self._user_values(feature) for feature in CATALOGUE[N_BUILT_IN:]}
 
     def rows(self, rows: int | Sequence[int] | IntArray | None = None) -> FloatArray:
         """Features of some bars, or of all.

@@ -145,10 +145,10 @@ class BoostedTrees:
         start = float(np.clip(np.average(is_win, weights=weight), 0.01, 0.99))
         with one_thread():
             data = xgboost.QuantileDMatrix(features, label=is_win, weight=weight, max_bin=_MAX_BIN, nthread=1)
-            return cls(
-                xgboost.train(_TREES | {"seed": seed, "base_score": start}, data, num_boost_round=_ROUNDS),
-                float(logit(start)),
-            )
+            booster = xgboost.Booster(_TREES | {"seed": seed, "base_score": start}, [data])
+            for number in range(_ROUNDS):  # xgboost.train adds callbacks to this, and forgets its training rows
+                booster.update(data, number)
+            return cls(booster.reset(), float(logit(start)))
 
     def score(self, features: Float32Array) -> FloatArray:
         """Margin of the ensemble less where it started."""
@@ -156,13 +156,13 @@ class BoostedTrees:
             margin = self.booster.inplace_predict(features, predict_type="margin")
         return np.asarray(margin, dtype=np.float64) - self.start
 
-    def contributions(self, row: Float32Array) -> FloatArray:
-        """What each feature of one row adds to the margin, bias left out."""
+    def contributions(self, features: Float32Array) -> FloatArray:
+        """What each feature of each row adds to the margin, bias left out; each depends on its own row only."""
         xgboost = load_xgboost()
         with one_thread():
-            matrix = xgboost.DMatrix(row[None], nthread=1)
+            matrix = xgboost.DMatrix(features, nthread=1)
             contributions = self.booster.predict(matrix, pred_contribs=True)
-        return np.asarray(contributions[0, :-1], dtype=np.float64)
+        return np.asarray(contributions[:, :-1], dtype=np.float64)
 
 
 @contextmanager

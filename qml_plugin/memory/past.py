@@ -66,11 +66,12 @@ class Past:
         self._read = end
         for row in sorted(fresh, key=lambda row: (row.resolved_at, row.pattern_id)):
             decision = decisions.get(row.pattern_id)
-            if math.isnan(row.confidence) and decision is not None and decision.confidence is not None:
-                row = replace(row, confidence=decision.confidence)
+            confidence = row.confidence
+            if math.isnan(confidence) and decision is not None and decision.confidence is not None:
+                confidence = decision.confidence
             # A label by hand may know no R: it counts as one won or lost.
             r_multiple = (1.0 if row.is_win else -1.0) if math.isnan(row.r_multiple) else row.r_multiple
-            row = replace(row, r_multiple=min(max(r_multiple, -_MOST_R), _MOST_R))
+            row = replace(row, confidence=confidence, r_multiple=min(max(r_multiple, -_MOST_R), _MOST_R))
             self._rows.append(row)
             self.gate.learn(
                 row.known_at,
@@ -80,8 +81,9 @@ class Past:
                 confidence=row.confidence,
                 group=row.group,
             )
-            if self._scaler is not None:
-                self._index([len(self._rows) - 1], self._scaler.transform(row.features[None, :]))
+        if self._scaler is not None and fresh:
+            features = np.stack([row.features for row in self._rows[-len(fresh) :]])
+            self._index(range(len(self) - len(fresh), len(self)), self._scaler.transform(features))
 
     def open_epoch(self) -> None:
         """Refit scaler and gate when the past has grown by a fifth; both see a prefix of the past only."""
@@ -152,23 +154,34 @@ class Past:
     def _training_inputs(self, rows: Sequence[Resolved], vectors: NDArray[np.float32], k: int) -> NDArray[np.float32]:
         """Features, side and neighbour summaries, each row's neighbours as of the moment it was decided."""
         summaries = np.full((len(rows), len(NEIGHBOUR_FEATURES)), np.nan)
+        is_win = np.array([row.is_win for row in self._rows])
+        r_multiple = np.array([row.r_multiple for row in self._rows])
         for side, store in self._stores.items():
             own = [i for i, row in enumerate(rows) if row.side == side]
             as_of = [rows[i].known_at for i in own]
-            for i, hits in zip(
-                own, store.search_many(vectors[own], as_of=as_of, k=k, scaler_id=self._scaler_id), strict=True
-            ):
-                summaries[i] = _summary([self._rows[place] for place in hits.ids], hits.distances)
-        inputs = [
-            np.concatenate([row.features, [row.side], summary]) for row, summary in zip(rows, summaries, strict=True)
-        ]
-        return np.array(inputs, dtype=np.float32)
+            found = store.search_many(vectors[own], as_of=as_of, k=k, scaler_id=self._scaler_id)
+            n_found = np.array([len(hits) for hits in found])
+            for n in set(n_found.tolist()) - {0}:
+                alike = np.flatnonzero(n_found == n)
+                places = np.stack([found[i].ids for i in alike])
+                distances = np.stack([found[i].distances for i in alike])
+                summaries[np.array(own)[alike]] = _summaries(is_win[places], r_multiple[places], distances)
+        inputs = np.empty((len(rows), vectors.shape[1] + 1 + len(NEIGHBOUR_FEATURES)), dtype=np.float32)
+        inputs[:, : vectors.shape[1]] = [row.features for row in rows]
+        inputs[:, vectors.shape[1]] = [row.side for row in rows]
+        inputs[:, vectors.shape[1] + 1 :] = summaries
+        return inputs
 
 
 def _summary(found: Sequence[Resolved], distances: FloatArray) -> FloatArray:
     """Values of `NEIGHBOUR_FEATURES`; all NaN where there are no neighbours."""
     if not found:
         return np.full(len(NEIGHBOUR_FEATURES), np.nan)
-    r_multiple = np.array([row.r_multiple for row in found])
-    win_share = sum(row.is_win for row in found) / len(found)
-    return np.array([win_share, r_multiple.mean(), r_multiple.std(), distances[0], distances.mean()])
+    is_win, r_multiple = np.array([row.is_win for row in found]), np.array([row.r_multiple for row in found])
+    return _summaries(is_win[None], r_multiple[None], distances[None])[0]
+
+
+def _summaries(is_win: NDArray[np.bool_], r_multiple: FloatArray, distances: FloatArray) -> FloatArray:
+    """Values of `NEIGHBOUR_FEATURES` for each row of neighbours; each row is summed by itself, so to the same bits."""
+    share, mean_r, std_r = is_win.mean(axis=1), r_multiple.mean(axis=1), r_multiple.std(axis=1)
+    return np.array([share, mean_r, std_r, distances[:, 0], distances.mean(axis=1)]).T

@@ -16,6 +16,7 @@ from qml_plugin.features.kernels import wilder_atr
 from qml_plugin.gate import Judgement, kelly_risk_frac
 from qml_plugin.gate.predictor import XGBoostPredictor
 from qml_plugin.labels.outcomes import barrier_outcome, barriers_for, fill_bar, last_resolving_bar
+from qml_plugin.memory.explained import Explained
 from qml_plugin.memory.past import NEIGHBOUR_FEATURES, Past, Resolved
 from qml_plugin.memory.policy import Policy
 from qml_plugin.records import (
@@ -29,8 +30,6 @@ from qml_plugin.records import (
     Pattern,
     Setup,
 )
-
-_N_CONTRIBUTIONS = 8
 
 
 class PatternMemory:
@@ -110,6 +109,7 @@ class PatternMemory:
         self._entry_bars: dict[str, list[int]] = {}
         self._atr: FloatArray | None = None
         self._past = Past(known, self.policy)
+        self._explained: Explained | None = None
         self._as_of = np.iinfo(np.int64).min
 
     def entry(
@@ -203,8 +203,9 @@ class PatternMemory:
             If `entry` is older than one already decided: the memory has moved on and would know too much.
         """
         self._refuse_foreign(entry)
-        if entry.pattern_id in self.decisions:
-            return self.decisions[entry.pattern_id]
+        pattern_id = entry.pattern_id
+        if pattern_id in self.decisions:
+            return self.decisions[pattern_id]
         if entry.known_at < self._as_of:
             raise LookAheadError(
                 f"entry of {isoformat(entry.known_at)} came after one of {isoformat(int(self._as_of))}. "
@@ -213,14 +214,14 @@ class PatternMemory:
         self._as_of = entry.known_at
         features = self._features(entry)
         if self.policy.mode == "record":
-            decision = Decision(entry.pattern_id, "take", "record_only")
+            decision = Decision(pattern_id, "take", "record_only")
         else:
             self._advance(entry)
-            decision = self._score(entry, features)
-        self._entries[entry.pattern_id] = (entry, features)
+            decision = self._score(pattern_id, entry, features)
+        self._entries[pattern_id] = (entry, features)
         self._entry_bars.setdefault(entry.strategy, []).append(entry.bar)
-        self._open[entry.pattern_id] = entry
-        self.decisions[entry.pattern_id] = decision
+        self._open[pattern_id] = entry
+        self.decisions[pattern_id] = decision
         return decision
 
     def withdraw(self, pattern_id: str) -> None:
@@ -249,7 +250,7 @@ class PatternMemory:
                 entry=entry,
                 features=features,
                 feature_set=self._feature_set,
-                outcome=self._outcomes.get(pattern_id) or self._outcome_by(entry, last_bar),
+                outcome=self._outcomes.get(pattern_id) or self._outcome_by(pattern_id, entry, last_bar),
                 confidence=self.decisions[pattern_id].confidence,
             )
             for pattern_id, (entry, features) in self._entries.items()
@@ -272,8 +273,8 @@ class PatternMemory:
         atr = float(self._atr[bar])
         return atr if math.isfinite(atr) else float(np.mean(bars.high[: bar + 1] - bars.low[: bar + 1]))
 
-    def _outcome_by(self, entry: Entry, bar: int) -> Outcome | None:
-        return None if entry.pattern_id in self._cancelled else barrier_outcome(entry, self.bars, through_bar=bar)
+    def _outcome_by(self, pattern_id: str, entry: Entry, bar: int) -> Outcome | None:
+        return None if pattern_id in self._cancelled else barrier_outcome(entry, self.bars, through_bar=bar)
 
     def _features(self, entry: Entry) -> FloatArray:
         if CATALOGUE.feature_set != self._feature_set:
@@ -315,11 +316,11 @@ class PatternMemory:
         self._past.advance(entry.known_at, own, self.decisions)
         self._past.open_epoch()
 
-    def _score(self, entry: Entry, features: FloatArray) -> Decision:
+    def _score(self, pattern_id: str, entry: Entry, features: FloatArray) -> Decision:
         past = self._past
         neighbours, similar, is_late = past.neighbours(features.astype(np.float32), entry.side, entry.known_at)
         if self._frozen is not None:
-            return self._score_frozen(self._frozen, entry, features, neighbours)
+            return self._score_frozen(self._frozen, pattern_id, entry, features, neighbours)
         row = np.concatenate([features, [entry.side], similar]).astype(np.float32)
         nearest = neighbours[0].distance if neighbours else math.nan
         said = self._staked(past.gate.judge(row, entry.known_at, distance=nearest, is_late=is_late))
@@ -327,16 +328,18 @@ class PatternMemory:
         action, reason = self._allowed(said)
         model = past.gate.model
         if model is None:
-            return Decision(entry.pattern_id, action, reason, n_known=said.n_known, neighbours=neighbours)
+            return Decision(pattern_id, action, reason, n_known=said.n_known, neighbours=neighbours)
+        if self._explained is None or self._explained.model is not model:
+            self._explained = Explained(model, self._model_inputs)
         return Decision(
-            entry.pattern_id,
+            pattern_id,
             action,
             reason,
             confidence=said.confidence,
             base_rate=said.base_rate,
             threshold=said.threshold,
             model=said.model,
-            contributions=self._largest(model.contributions(row)),
+            contributions=self._explained.add(row),
             n_known=said.n_known,
             neighbours=neighbours,
             low=said.low,
@@ -346,7 +349,12 @@ class PatternMemory:
         )
 
     def _score_frozen(
-        self, frozen: XGBoostPredictor, entry: Entry, features: FloatArray, neighbours: tuple[Neighbour, ...]
+        self,
+        frozen: XGBoostPredictor,
+        pattern_id: str,
+        entry: Entry,
+        features: FloatArray,
+        neighbours: tuple[Neighbour, ...],
     ) -> Decision:
         """The decision of a model that was trained once; it refuses entries from before what it has seen."""
         row = dict(zip(CATALOGUE.names, features.tolist(), strict=True))
@@ -367,7 +375,7 @@ class PatternMemory:
         )
         action, reason = self._allowed(said)
         return Decision(
-            entry.pattern_id,
+            pattern_id,
             action,
             reason,
             confidence=confidence,
@@ -400,7 +408,3 @@ class PatternMemory:
             return said.action, said.reason
         code, _, detail = said.reason.partition(": ")
         return "take", f"would_skip: {detail if code == 'unconvinced' else said.reason}"
-
-    def _largest(self, contributions: FloatArray) -> tuple[tuple[str, float], ...]:
-        order = np.argsort(-np.abs(contributions), kind="stable")[:_N_CONTRIBUTIONS]
-        return tuple((self._model_inputs[i], float(contributions[i])) for i in order)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,11 @@ class RunStore(RunLedger):
     def url(self) -> str:
         """The URL it was opened with."""
         return self._database.url
+
+    @property
+    def file(self) -> Path | None:
+        """The file of the database; None where it is on a server or in memory."""
+        return self._database.path
 
     @contextmanager
     def kept_open(self) -> Iterator[None]:

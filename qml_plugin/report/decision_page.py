@@ -41,7 +41,7 @@ def card_of(view: PatternView, decision: Decision, neighbours: Sequence[Neighbou
         threshold=decision.threshold,
         model=decision.model,
         neighbours=tuple(neighbours),
-        contributions=decision.contributions,
+        contributions=tuple(decision.contributions),
         confidence_low=decision.low,
         confidence_high=decision.high,
         base_rate=decision.base_rate,

@@ -41,11 +41,12 @@ class Block:
         Rows that come in order are written behind those that searches may be reading. Rows that come late are put in
         their place in a copy, so that a search that has begun goes on with what it saw.
         """
-        order = np.argsort(new["resolved_at"], kind="stable")
-        new = {name: column[order] for name, column in new.items()}
-        resolved_at = self.column("resolved_at")
-        end = self.n_rows + len(order)
-        if len(order) and len(resolved_at) and new["resolved_at"][0] < resolved_at[-1]:
+        n_new, resolved_at = len(new["resolved_at"]), self.column("resolved_at")
+        if n_new > 1:
+            order = np.argsort(new["resolved_at"], kind="stable")
+            new = {name: column[order] for name, column in new.items()}
+        end = self.n_rows + n_new
+        if n_new and len(resolved_at) and new["resolved_at"][0] < resolved_at[-1]:
             places = np.argsort(np.concatenate([resolved_at, new["resolved_at"]]), kind="stable")
             columns = {name: np.concatenate([self.column(name), new[name]])[places] for name in self.columns}
             n_kept = int(resolved_at.searchsorted(new["resolved_at"][0], side="right"))

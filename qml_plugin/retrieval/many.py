@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from qml_plugin.records import FloatArray, IntArray
 from qml_plugin.retrieval.blocks import Block
@@ -73,7 +74,7 @@ def nearest_of_many(
     blocks = [strip.column("vectors") for strip in strips]
     offsets = np.cumsum([0, *map(len, blocks)])[:-1].tolist()
     longest = 0.0
-    with threadpool_limits(1, user_api="blas"):
+    with _blas().limit(limits=1):
         for strip, vectors, offset in zip(strips, blocks, offsets, strict=True):
             norms = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
             longest = max(longest, float(norms.max(initial=0.0)))
@@ -91,6 +92,12 @@ def nearest_of_many(
     # Near the end of the range of float32 a row may overflow and not be kept: nothing is proved then.
     floor[((n_seen > n_kept) & ~is_full) | (longest + lengths > _SINGLE.max / 4)] = -np.inf
     return _answers(strips, rows, squared, floor, k, apart_bars)
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """Handle of the BLAS of numpy; finding it costs more than a search."""
+    return ThreadpoolController().select(user_api="blas")
 
 
 def _keep(

@@ -208,12 +208,15 @@ class VectorStore:
             codes = {name: dict(known) for name, known in now.codes.items()}
             for name in CODED:
                 numbers = codes[name]
-                columns[name] = np.array([numbers.setdefault(word, len(numbers)) for word in words[name]], np.int32)
+                found = [numbers.setdefault(word, len(numbers)) for word in words[name].tolist()]
+                columns[name] = np.array(found, np.int32)
             blocks = dict(now.blocks)
-            for key, rows in _rows_of_blocks(words["symbol"], words["timeframe"]).items():
-                part = {name: column[rows] for name, column in columns.items()}
-                empty = Block(*key, {name: column[:0] for name, column in columns.items()}, 0)
-                block = blocks.get(key, empty).appended(part)
+            keys = _rows_of_blocks(words["symbol"], words["timeframe"])
+            for key, rows in keys.items():
+                part = {name: column[rows] for name, column in columns.items()} if len(keys) > 1 else columns
+                if key not in blocks:
+                    blocks[key] = Block(*key, {name: column[:0] for name, column in columns.items()}, 0)
+                block = blocks[key].appended(part)
                 blocks[key] = replace(block, segments=self._tier.extended(block.segments, block.column("vectors")))
             self._ids.update(columns["ids"].tolist())
             self._published = _Published(MappingProxyType(blocks), codes)

@@ -69,13 +69,9 @@ class VennAbers:
         if not np.isfinite(scores).all() or not (weight > 0).all():
             raise DataError("a score is not finite or a weight not positive. Leave such events out.")
         edges, mass, wins = _grouped(scores, np.asarray(is_win, dtype=np.float64), weight)
-        places = range(2 * len(edges) + 1)
         own = float(weight.mean())
-        return cls(
-            edges,
-            np.array([_isotonic_at(mass, wins, place, own, 0.0) for place in places]),
-            np.array([_isotonic_at(mass, wins, place, own, 1.0) for place in places]),
-        )
+        both = np.array([_isotonic_at(mass, wins, place, own) for place in range(2 * len(edges) + 1)])
+        return cls(edges, both[:, 0].copy(), both[:, 1].copy())
 
     def predict(self, scores: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Confidence, and the two probabilities that it lies between.
@@ -116,18 +112,17 @@ def _grouped(scores: FloatArray, wins: FloatArray, weight: FloatArray) -> tuple[
     return edges.astype(np.float64), mass.astype(np.float64), won.astype(np.float64)
 
 
-def _isotonic_at(mass: FloatArray, wins: FloatArray, place: int, own: float, outcome: float) -> float:
-    """Isotonic regression at one place with one more event of weight `own` there."""
+def _isotonic_at(mass: FloatArray, wins: FloatArray, place: int, own: float) -> tuple[float, float]:
+    """Isotonic regression at one place with one more event of weight `own` there, if it loses and if it wins."""
     index, is_edge = divmod(place, 2)
-    if is_edge:
-        mass, wins = mass.copy(), wins.copy()
-        mass[index] += own
-        wins[index] += own * outcome
-    else:
-        mass, wins = np.insert(mass, index, own), np.insert(wins, index, own * outcome)
+    before, after = slice(None, index), slice(index + is_edge, None)
+    at_mass, at_wins = (mass[index], wins[index]) if is_edge else (0.0, 0.0)
     # Min-max formula: the largest of the smallest means of runs that contain the place.
-    cumulative_mass = np.concatenate([[0.0], np.cumsum(mass)])
-    cumulative_wins = np.concatenate([[0.0], np.cumsum(wins)])
-    rise = cumulative_wins[index + 1 :][None, :] - cumulative_wins[: index + 1][:, None]
-    run = cumulative_mass[index + 1 :][None, :] - cumulative_mass[: index + 1][:, None]
-    return float((rise / run).min(axis=1).max())
+    cumulative = np.cumsum(np.concatenate([[0.0], mass[before], [at_mass + own], mass[after]]))
+    run = cumulative[index + 1 :] - cumulative[: index + 1, None]
+    at_place = []
+    for outcome in (0.0, 1.0):
+        cumulative = np.cumsum(np.concatenate([[0.0], wins[before], [at_wins + own * outcome], wins[after]]))
+        rise = cumulative[index + 1 :] - cumulative[: index + 1, None]
+        at_place.append(float((rise / run).min(axis=1).max()))
+    return at_place[0], at_place[1]

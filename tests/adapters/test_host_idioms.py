@@ -321,22 +321,21 @@ warnings.simplefilter("ignore")
 from backtesting import Backtest
 from backtesting.test import EURUSD
 from strategies.moving_average import MovingAverageCross
-stats, heatmap = Backtest(EURUSD, MovingAverageCross, cash=1_000_000, exclusive_orders=True, finalize_trades=True).optimize(
-    fast=[int(n) for n in sys.argv[2].split(",")], slow=15, symbol="EURUSD", timeframe="1h", mode="shadow",
-    registry="sqlite:///" + sys.argv[1], maximize="Return [%]", return_heatmap=True)
-assert abs(stats["Return [%]"] - heatmap.max()) < 1e-9
+options = dict(cash=1_000_000, exclusive_orders=True, finalize_trades=True)
+for order in sys.argv[2:]:
+    stats, heatmap = Backtest(EURUSD.iloc[:2500], MovingAverageCross, **options).optimize(
+        fast=[int(n) for n in order.split(",")], slow=15, symbol="EURUSD", timeframe="1h", mode="shadow",
+        registry=f"sqlite:///{sys.argv[1]}/{order}.db", maximize="Return [%]", return_heatmap=True)
+    assert abs(stats["Return [%]"] - heatmap.max()) < 1e-9
 """
 
 
 def test_the_cells_of_a_search_do_not_influence_one_another(tmp_path):
-    found = []
-    for order in ("4,5", "5,4", "5", "4"):
-        path = tmp_path / f"{order}.db"
-        environment = {**os.environ, "TQDM_DISABLE": "1"}
-        subprocess.run([sys.executable, "-c", SEARCH, str(path), order], env=environment, check=True, timeout=240)
-        query = "SELECT params_hash, run_decisions.* FROM run_decisions JOIN experiments USING (run_id) ORDER BY 1, 3"
-        found.append(rows(path, query))
-    together, reversed_, five, four = found
+    orders = ("4,5", "5,4", "5", "4")
+    environment = {**os.environ, "TQDM_DISABLE": "1"}
+    subprocess.run([sys.executable, "-c", SEARCH, str(tmp_path), *orders], env=environment, check=True, timeout=240)
+    query = "SELECT params_hash, run_decisions.* FROM run_decisions JOIN experiments USING (run_id) ORDER BY 1, 3"
+    together, reversed_, five, four = (rows(tmp_path / f"{order}.db", query) for order in orders)
     assert together == reversed_
     assert together == sorted(five + four, key=lambda row: (row[0], row[2]))
     assert sum(row[4] is not None for row in together) > 50

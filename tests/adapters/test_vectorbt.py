@@ -12,13 +12,15 @@ import pytest
 import qml_plugin
 import qml_plugin.pandas
 from experiments.compare_engines import GENERATORS, one_in_three_skipped, random_market
-from qml_plugin import PatternRegistry, gate_signals
+from qml_plugin import PatternMemory, PatternRegistry, gate_signals
 from qml_plugin.adapters.asked import Asked
 from qml_plugin.adapters.engines import REASONS
 from qml_plugin.adapters.playing import play
+from qml_plugin.adapters.reproduce import reproduce
 from qml_plugin.adapters.setup_indicator import setup_indicator
 from qml_plugin.bars import bars_from_frame
 from qml_plugin.errors import DataError, LookAheadError
+from qml_plugin.features import MarketFeatures
 from qml_plugin.records import Point, Setup, Signals
 
 ROOT = Path(__file__).parents[2]
@@ -148,6 +150,14 @@ def test_a_run_is_recorded_with_its_trades(tmp_path):
         BARS, LONGS, SHORTS, stop=0.01, target=0.02, symbol="X", timeframe="1h", registry=url, fees=0.001
     )
     assert again.runs[0].run_id == run["run_id"], "the same signals are the same run"
+    with pytest.raises(DataError, match="played arrays of signals on vectorbt, which no record holds"):
+        reproduce(url, run["run_id"])
+
+
+def test_features_of_other_bars_are_refused():
+    bars, others = (bars_from_frame(frame, symbol="X") for frame in (BARS, BARS[:100]))
+    with pytest.raises(DataError, match="the market features given are of other bars"):
+        PatternMemory(bars, market=MarketFeatures(others))
 
 
 def test_a_portfolio_of_ones_own_is_joined_too():

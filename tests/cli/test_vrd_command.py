@@ -49,7 +49,7 @@ def test_returns_from_anywhere(qml, tmp_path):
         (["vrd", "QMLStrategy"], "0 --symbol and 0 --data"),
         (["vrd", "QMLStrategy", "-s", "BTC/USDT"], "no data of 'BTC/USDT'"),
         (["vrd", "Nothing", "-s", "GOOG"], "strategy 'Nothing' is unknown"),
-        (["vrd", "QMLStrategy", "-s", "GOOG", "--grid", "atr_period"], "is not NAME=VALUE"),
+        (["vrd", "QMLStrategy", "-s", "GOOG", "--grid", "atr_period"], "--grid 'atr_period' is not understood"),
         (["vrd", "QMLStrategy", "-s", "GOOG", "--require", "MAYBE"], "--require is DEPLOY or CAUTION"),
         (["vrd", "QMLStrategy", "-s", "GOOG", "--config", "absent.toml"], "thresholds cannot be read"),
         (["vrd", "--trades", "absent.csv"], "absent.csv cannot be read"),

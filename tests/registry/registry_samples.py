@@ -127,7 +127,7 @@ def execute(place, statement, values=()):
         connection.close()
 
 
-def start(script, *arguments):
+def start(script, *arguments, **options):
     """A Python process of its own, which may import this module."""
     here = Path(__file__).parent
     paths = os.pathsep.join([str(here), str(here.parents[1]), os.environ.get("PYTHONPATH", "")])
@@ -137,6 +137,7 @@ def start(script, *arguments):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        **options,
     )
 
 

@@ -254,9 +254,9 @@ def test_six_processes_open_a_new_registry_at_once_and_lose_nothing(url):
 
 @pytest.mark.slow
 def test_writers_that_are_killed_tear_nothing(url, registry):
-    writers = [start(WRITE, url, me, 200) for me in range(4)]
+    writers = [start(WRITE, url, me, 80) for me in range(4)]
     deadline = time.monotonic() + 60
-    while registry.get_statistics()["n_runs"] < 40 and time.monotonic() < deadline:
+    while registry.get_statistics()["n_runs"] < 30 and time.monotonic() < deadline:
         time.sleep(0.02)
     for writer in writers[:2]:
         writer.send_signal(signal.SIGKILL)

@@ -184,7 +184,7 @@ def test_sqlite_does_what_a_dictionary_does():
         folder = tempfile.TemporaryDirectory()
         return folder.cleanup, f"sqlite:///{folder.name}/registry.db"
 
-    check(new_url, 40)
+    check(new_url, 20)
 
 
 @pytest.mark.slow
@@ -194,4 +194,4 @@ def test_postgresql_does_what_a_dictionary_does(postgresql):
         url = schema.__enter__()
         return lambda: schema.__exit__(None, None, None), url
 
-    check(new_url, 20)
+    check(new_url, 10)

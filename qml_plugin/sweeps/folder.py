@@ -1,0 +1,149 @@
+"""Where a sweep keeps what its points leave: a folder of JSON and Parquet, from which a killed sweep goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from qml_plugin.errors import DataError, QmlError
+from qml_plugin.processes import Process
+
+_TABLES = ("trades", "equity")
+VERSION = 1
+
+
+class Folder:
+    """One sweep on disk.
+
+    ``manifest.json`` says what was asked for, ``cells/ID.json`` what a point came to, ``trades/`` and ``equity/`` hold its
+    tables. A point counts as done when its JSON, which is written last and names the hashes of the tables, is there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write_tables(self, run_id: str, tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
+        """Keep the tables of a point, and give their hashes; each file is whole or absent."""
+        hashes = {}
+        for name, table in tables.items():
+            packed = BytesIO()
+            table.to_parquet(packed, compression="zstd")
+            hashes[name] = hashlib.sha256(packed.getbuffer()).hexdigest()
+            _replace(self._table(name, run_id), packed.getvalue())
+        return hashes
+
+    def write_cell(self, run_id: str, record: Mapping[str, Any]) -> None:
+        """Keep what a point came to; ``sha256`` holds the hashes of its tables."""
+        _replace(self._cell(run_id), _json(record))
+
+    def read_cell(self, run_id: str) -> dict[str, Any] | None:
+        """What a point came to; None where it is not there, or its tables are not as they were written."""
+        try:
+            record: dict[str, Any] = json.loads(self._cell(run_id).read_bytes())
+            for name, sha256 in record["sha256"].items():
+                if hashlib.sha256(self._table(name, run_id).read_bytes()).hexdigest() != sha256:
+                    return None
+        except (OSError, ValueError, KeyError):
+            return None  # it is simply computed again
+        return record
+
+    def table(self, name: str, run_id: str) -> pd.DataFrame:
+        """The trades or the equity of a point.
+
+        Raises
+        ------
+        DataError
+            If the sweep has no such point, or it did not finish.
+        """
+        file = self._table(name, run_id) if run_id.replace("-", "").isalnum() else None
+        if file is None or not file.is_file():
+            raise DataError(
+                f"the sweep kept no {name} of run {run_id[:80]!r}. result.table names the runs; those that failed left none."
+            )
+        return pd.read_parquet(file)
+
+    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        for name in ("cells", *_TABLES):
+            (self.path / name).mkdir(parents=True, exist_ok=True)
+        _replace(self.path / "manifest.json", _json({"version": VERSION, **manifest}))
+
+    def read_manifest(self) -> dict[str, Any] | None:
+        """What was asked for; None where no sweep began here.
+
+        Raises
+        ------
+        DataError
+            If the file is damaged, or of another version.
+        """
+        file = self.path / "manifest.json"
+        if not file.exists():
+            return None
+        try:
+            manifest: dict[str, Any] = json.loads(file.read_bytes())
+        except (OSError, ValueError) as error:
+            raise DataError(f"{file} cannot be read: {error}. Move the folder away and sweep again.") from error
+        if manifest.get("version") != VERSION:
+            raise DataError(
+                f"{file} is of version {manifest.get('version')!r}, this program writes {VERSION}. Move the folder away "
+                "and sweep again."
+            )
+        return manifest
+
+    def refuse_if_at_work(self, manifest: Mapping[str, Any]) -> None:
+        """DataError where another living process is at this very sweep."""
+        process = Process(**manifest["process"])
+        if manifest["status"] == "running" and process != Process.own() and process.is_alive():
+            raise DataError(
+                f"process {process.pid} is at this very sweep, in {self.path}. Wait for it, or stop it and resume."
+            )
+
+    def move_aside(self) -> Path:
+        """Keep an unfinished sweep under another name."""
+        number = 1
+        while (aside := self.path.with_name(f"{self.path.name}.before-{number}")).exists():
+            number += 1
+        self.path.rename(aside)
+        return aside
+
+    def clear(self) -> None:
+        """Remove a sweep that is to be replaced."""
+        shutil.rmtree(self.path)
+
+    def _cell(self, run_id: str) -> Path:
+        return self.path / "cells" / f"{run_id}.json"
+
+    def _table(self, name: str, run_id: str) -> Path:
+        return self.path / name / f"{run_id}.parquet"
+
+
+def finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Numbers as JSON holds them: NaN and infinities are null."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, allow_nan=False, indent=1).encode()
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """Write a file to a temporary name, and rename it when it is whole."""
+    scratch = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        scratch.write_bytes(content)
+        scratch.replace(file)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise SweepWriteError(f"{file} cannot be written: {error.strerror or error}. Free space and resume.") from error
+
+
+class SweepWriteError(QmlError):
+    """A file of a sweep cannot be written."""

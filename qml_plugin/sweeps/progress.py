@@ -1,0 +1,53 @@
+"""How far a sweep is: a line on a terminal, nothing elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+
+Progress = Callable[[int, int, str], None]
+_EVERY_S = 0.2
+
+
+class ProgressLine:
+    """Points done of all, their rate and the time left, on stderr where that is a terminal; called with what is done."""
+
+    def __init__(self, what: str) -> None:
+        self._what, self._began, self._told, self._is_shown = what, time.monotonic(), 0.0, False
+        self._first: int | None = None
+        self._is_terminal = sys.stderr is not None and sys.stderr.isatty()
+
+    def __call__(self, done: int, total: int, text: str = "") -> None:
+        """Tell that `done` of `total` points are there."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = done  # those that an earlier sweep left say nothing about the rate
+        if not self._is_terminal or (now - self._told < _EVERY_S and done < total):
+            return
+        self._told, self._is_shown = now, True
+        sys.stderr.write(f"\r\x1b[K{self._what} {words(done, total, done - self._first, now - self._began, text)}")
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        """Take the line away."""
+        if self._is_shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+def words(done: int, total: int, fresh: int, seconds: float, text: str = "") -> str:
+    """Progress in words.
+
+    >>> words(12, 60, 12, 4.0)
+    '12/60 points, 3.0 a second, 16 s left'
+    >>> words(0, 60, 0, 4.0, "1 failed")
+    '0/60 points, 1 failed'
+    """
+    parts = [f"{done}/{total} points"]
+    if fresh > 0 and seconds > 0:
+        rate = fresh / seconds
+        left = (total - done) / rate
+        parts.append(f"{rate:.1f} a second" if rate >= 1 else f"{1 / rate:.1f} s each")
+        parts.append(f"{left:.0f} s left" if left < 120 else f"{left / 60:.0f} min left")
+    return ", ".join(parts + ([text] if text else []))

@@ -1,0 +1,615 @@
+"""Many points of a strategy at once: in parallel, resumable, and nothing of them thrown away."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from qml_plugin import provenance
+from qml_plugin.adapters import cells
+from qml_plugin.adapters.recorded_run import Start, read_start
+from qml_plugin.bars import COLUMNS, read_bars
+from qml_plugin.errors import DataError, QmlError, RegistryError
+from qml_plugin.features import CATALOGUE, MarketFeatures
+from qml_plugin.features.catalogue import N_BUILT_IN
+from qml_plugin.processes import Process
+from qml_plugin.records import Run
+from qml_plugin.registry import PatternRegistry
+from qml_plugin.sweeps.folder import Folder
+from qml_plugin.sweeps.points import Grid, Places
+from qml_plugin.sweeps.points import shown as shown_value
+from qml_plugin.sweeps.progress import Progress, ProgressLine
+from qml_plugin.sweeps.result import SweepResult, point_table
+from qml_plugin.sweeps.shared import write_shared
+from qml_plugin.sweeps.task import Plan, Point
+from qml_plugin.sweeps.tpe import GENERATION, suggestions
+from qml_plugin.sweeps.workers import Crew, n_workers
+
+SEARCHES = ("grid", "random", "tpe")
+Data = pd.DataFrame | str | Path
+Objective = str | Callable[[pd.Series], float]
+_SIGN_OF_LIFE_S = 60
+_MEMORY_METRICS = ("n_entries", "n_take", "n_skip", "n_abstain", "n_unregistered_trades")
+_RESERVED = ("symbol", "objective", "status", "run_id", "error")
+
+
+def sweep(
+    strategy: type | str,
+    data: Data | Mapping[str, Data],
+    grid: Mapping[str, Any],
+    *,
+    n_jobs: int = 1,
+    registry: str | None = None,
+    constraint: Callable[[Any], bool] | None = None,
+    search: str = "grid",
+    n_points: int | None = None,
+    objective: Objective = "sharpe_annual",
+    time_limit_s: float | None = None,
+    retries: int = 1,
+    seed: int = 0,
+    resume: bool = False,
+    folder: str | Path | None = None,
+    progress: Progress | bool | None = None,
+    **options: Any,
+) -> SweepResult:
+    """Run a strategy at many points of a grid, and keep everything: metrics, trades and equity of each.
+
+    Parameters
+    ----------
+    strategy : type or str
+        A backtesting.py strategy, with `PatternMixin` or without; or where it is, ``"module:Class"`` or ``"file.py:Class"``.
+    data : DataFrame, path, or mapping of symbol to these
+        Bars. With a mapping every point is run on every symbol, and all see one snapshot of the registry.
+    grid : mapping of str to sequence
+        Values to try by parameter: any public attribute of the class, the mixin's settings such as ``mode`` too.
+    n_jobs : int, default=1
+        Worker processes; -1 for one on each processor. 1 without `time_limit_s` runs in this process, where a point that
+        kills its process or hangs cannot be survived.
+    registry : str, optional
+        Database URL, for strategies with the mixin; the class's own unless given. The sweep is a run of kind ``"sweep"``,
+        each point one of kind ``"cell"`` below it, which the ledger counts as a trial.
+    constraint : callable, optional
+        As in `Backtest.optimize`: takes a point, says whether it is admissible.
+    search : {"grid", "random", "tpe"}, default="grid"
+        All points, so many at random without repetition, or so many that a tree-structured Parzen estimator of Optuna asks
+        for. It asks for a fixed number at a time, so that its points do not depend on `n_jobs`.
+    n_points : int, optional
+        How many points of a random or TPE search.
+    objective : str or callable, default="sharpe_annual"
+        A metric of the table, or a function of the host's statistics; the higher the better.
+    time_limit_s : float, optional
+        How long one attempt of a point may take; its worker is ended then.
+    retries : int, default=1
+        How often a point that failed is tried again before it is recorded as failed.
+    seed : int, default=0
+        Of the search.
+    resume : bool, default=False
+        Go on with the same sweep that was interrupted: points that finished are not run again, those that failed are.
+    folder : path, optional
+        Where the folder of the sweep is made; beside the file of the registry (``NAME.sweeps``), or ``results/sweeps``.
+    progress : bool or callable, optional
+        A line on stderr where that is a terminal; False for none; or a function of points done, points in all, and words.
+    **options
+        Options of the host (``cash``, ``commission``, ``exclusive_orders``, ...), settings of the mixin (``mode``,
+        ``symbol``, ...) and parameters of the strategy, the same for all points.
+
+    Returns
+    -------
+    SweepResult
+
+    Point in time
+    -------------
+    Every point sees the registry as it was when the sweep began, and no other point: the table is the same for any number
+    of jobs and any order. Choosing among points looks at the whole series: judge the choice on later bars, or by
+    `walk_forward`.
+
+    Raises
+    ------
+    DataError
+        If the grid, the data or an option is refused; nothing has been run then.
+    RegistryError
+        If the registry cannot be opened.
+    MissingExtra
+        If `search` is ``"tpe"`` and Optuna is not installed.
+    KeyboardInterrupt
+        When interrupted; what had finished is kept, and ``resume=True`` goes on.
+    """
+    asked = Asked.of(
+        strategy, data, grid, constraint=constraint, search=search, n_points=n_points, objective=objective, seed=seed,
+        registry=registry, options=options,
+    )  # fmt: skip
+    how = How.of(n_jobs, time_limit_s, retries, resume, progress)
+    return swept(asked, how, asked.folder_of(folder))
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How a search is carried out, which no result depends on."""
+
+    n_jobs: int
+    time_limit_s: float | None
+    retries: int
+    resume: bool
+    progress: Progress | bool | None
+
+    @classmethod
+    def of(
+        cls, n_jobs: int, time_limit_s: float | None, retries: int, resume: bool, progress: Progress | bool | None
+    ) -> How:
+        """The same, checked."""
+        if time_limit_s is not None and not time_limit_s > 0:
+            raise DataError(f"time_limit_s is {time_limit_s!r}. Give seconds, more than 0, or None for no limit.")
+        if not isinstance(retries, int) or retries < 0:
+            raise DataError(f"retries is {retries!r}. It is a count: use a whole number from 0 on.")
+        return cls(n_workers(n_jobs), time_limit_s, retries, resume, progress)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """What a search is asked for, checked: everything that its result depends on."""
+
+    strategy: type
+    frames: Mapping[str, pd.DataFrame]
+    grid: Grid
+    search: str
+    n_points: int | None
+    objective: Objective
+    seed: int
+    registry: PatternRegistry | None
+    host: Mapping[str, Any]
+    fixed: Mapping[str, Any]
+    metrics: tuple[str, ...]
+    trade_from_bar: int = 0
+
+    @classmethod
+    def of(
+        cls, strategy: type | str, data: Data | Mapping[str, Data], grid: Mapping[str, Any], *,
+        constraint: Callable[[Any], bool] | None, search: str, n_points: int | None, objective: Objective, seed: int,
+        registry: str | None, options: Mapping[str, Any],
+    ) -> Asked:  # fmt: skip
+        """Check everything before anything is run."""
+        found = provenance.find_class(strategy) if isinstance(strategy, str) else strategy
+        points = Grid(grid, constraint)
+        host, fixed = cells.options_of(found, options, points.values)
+        has_memory = cells.is_remembering(found)
+        metrics = (*_MEMORY_METRICS, *cells.CELL_METRICS) if has_memory else cells.CELL_METRICS
+        if taken := sorted({*_RESERVED, *metrics} & set(points.names)):
+            raise DataError(f"a parameter called {taken[0]!r} cannot be swept: the table has such a column. Rename it.")
+        if isinstance(objective, str) and objective not in metrics:
+            raise DataError(f"objective {objective!r} is no metric. Use one of {', '.join(metrics)}, or a function.")
+        _check_search(search, n_points, seed)
+        url = registry if registry is not None else getattr(found, "registry", None) if has_memory else None
+        if url is not None and not has_memory:
+            raise DataError(
+                f"{found.__name__} has no PatternMixin, so it has nothing to record. Leave registry away: trades and equity "
+                "are kept in any case; or add the mixin."
+            )
+        frames = _frames(found, data, fixed)
+        for symbol in frames:
+            cells.settings_of(found, {**fixed, "symbol": symbol if url or len(frames) > 1 else None, "registry": url})
+        opened = None if url is None else PatternRegistry(url)
+        fixed = {name: value for name, value in fixed.items() if name not in ("symbol", "registry")}
+        return cls(found, frames, points, search, n_points, objective, seed, opened, host, fixed, metrics)
+
+    @property
+    def sees_registry(self) -> bool:
+        """Whether any point starts from what the registry knows."""
+        modes = self.grid.values.get("mode") or [self.fixed.get("mode", getattr(self.strategy, "mode", None))]
+        return self.registry is not None and any(mode != "record" for mode in modes)
+
+    def folder_of(self, given: str | Path | None) -> Path:
+        """Where the folders of sweeps are."""
+        if given is not None:
+            return Path(given).absolute()
+        file = self.registry.file if self.registry is not None else None
+        return Path("results/sweeps").absolute() if file is None else file.with_name(f"{file.name}.sweeps")
+
+    def url(self) -> str | None:
+        """The registry's URL as a process in another folder can use it."""
+        if self.registry is None:
+            return None
+        return self.registry.url if self.registry.file is None else f"sqlite:///{self.registry.file}"
+
+    def sweep_id(self, markets: Sequence[cells.Market]) -> str:
+        """UUIDv5 of all that determines the result."""
+        data = [
+            (
+                m.symbol,
+                m.bars.timeframe,
+                m.bars.sha256(),
+                {str(c): m.frame[c] for c in m.frame.columns if c not in COLUMNS},
+            )
+            for m in markets
+        ]
+        return provenance.run_id(
+            "sweep", self.strategy.__name__, provenance.source_sha256(self.strategy), data, self.grid.values,
+            self.grid.constraint, self.search, self.n_points, self.seed, self.objective, self.host, self.fixed,
+            CATALOGUE.feature_set if cells.is_remembering(self.strategy) else None, self.trade_from_bar,
+        )  # fmt: skip
+
+
+def _check_search(search: str, n_points: int | None, seed: int) -> None:
+    if search not in SEARCHES:
+        raise DataError(f"search {search!r} is unknown. Use one of {', '.join(map(repr, SEARCHES))}.")
+    if search == "grid" and n_points is not None:
+        raise DataError(
+            "n_points is for a random or a TPE search: a grid search runs all. Leave it away, or choose one."
+        )
+    if search != "grid" and not (isinstance(n_points, int) and n_points >= 1):
+        raise DataError(f"a {search} search with n_points={n_points!r} has no end. Say how many points, from 1 on.")
+    if not isinstance(seed, int) or seed < 0:
+        raise DataError(f"seed is {seed!r}. Use a whole number from 0 on.")
+
+
+def _frames(strategy: type, data: Data | Mapping[str, Data], fixed: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+    if not isinstance(data, Mapping):
+        symbol = fixed.get("symbol", getattr(strategy, "symbol", None))
+        return {symbol if isinstance(symbol, str) and symbol else "UNKNOWN": _frame(data)}
+    if not data:
+        raise DataError("data holds no symbol. Give bars for one at least: data={'GOOG': frame}.")
+    if "symbol" in fixed:
+        raise DataError("symbol was given beside data={symbol: bars}. The names of the mapping are the symbols.")
+    return {str(symbol): _frame(bars) for symbol, bars in data.items()}
+
+
+def _frame(data: Data) -> pd.DataFrame:
+    """Bars as the host takes them, with their other columns, once they are found to be sound."""
+    checked = read_bars(data)
+    is_ready = (
+        isinstance(data, pd.DataFrame)
+        and isinstance(data.index, pd.DatetimeIndex)
+        and set(COLUMNS) <= set(data.columns)
+    )
+    return data if is_ready and isinstance(data, pd.DataFrame) else checked
+
+
+@dataclass(slots=True)
+class _Course:
+    """A search on its way: what is known of its points so far."""
+
+    asked: Asked
+    run_id: str
+    folder: Folder
+    markets: list[cells.Market]
+    start: Start | None
+    parent_run_id: str | None
+    points: dict[tuple[str, Places], Point] = field(default_factory=dict)
+    records: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def point(self, market: cells.Market, backtest: Any, places: Places) -> Point:
+        key = (market.symbol, places)
+        if key not in self.points:
+            params = self.asked.grid.point(places)
+            run = cells.begun_cell(
+                self.asked.strategy, market, self.asked.host, {**self.asked.fixed, **params}, backtest=backtest,
+                parent_run_id=self.run_id,
+            )  # fmt: skip
+            self.points[key] = Point(market.symbol, params, run)
+        return self.points[key]
+
+
+def swept(
+    asked: Asked, how: How, place: Path, *, start: Start | None = None, parent_run_id: str | None = None
+) -> SweepResult:
+    """Carry a search out; `start` is the snapshot of a larger one that this is a part of."""
+    markets = markets_of(asked)
+    run_id = asked.sweep_id(markets)
+    folder = Folder(place / run_id)
+    kept = resumed(folder, how.resume)
+    if start is None and asked.sees_registry:
+        start = start_of(asked, kept)
+    markets = [replace(market, start=start_for(asked, market, start)) for market in markets]
+    hosts = {market.symbol: _quiet_host(asked, market) for market in markets}
+    course = _Course(asked, run_id, folder, markets, start, parent_run_id)
+    run = _run_of(course, hosts)
+    manifest = {
+        "run_id": run_id, "strategy": asked.strategy.__name__, "search": asked.search, "status": "running",
+        "symbols": [market.symbol for market in markets],
+        "grid": {name: list(map(shown_value, tried)) for name, tried in asked.grid.values.items()},
+        "process": asdict(Process.own()), "versions": provenance.library_versions(),
+        "snapshot": None if start is None else asdict(start.snapshot),
+    }  # fmt: skip
+    folder.write_manifest(manifest)
+    if asked.registry is not None:
+        asked.registry.start_run(run)
+    try:
+        result = _carried_out(course, how, hosts)
+    except BaseException as error:
+        status = "failed" if isinstance(error, Exception) else "interrupted"
+        folder.write_manifest({**manifest, "status": status})
+        record_end(asked.registry, run, status, {}, f"{type(error).__name__}: {error}")
+        if status == "interrupted":
+            error.add_note(f"What had finished is kept in {folder.path}; resume=True goes on from there.")
+        raise
+    counts = {"n_points": len(result.table), "n_finished": result.n_tested, "n_failed": len(result.failed)}
+    text = f"{counts['n_failed']} of {counts['n_points']} points failed" if counts["n_failed"] else None
+    status = "failed" if text else "finished"
+    record_end(asked.registry, run, status, counts, text)
+    folder.write_manifest({**manifest, "status": status})
+    for said, n_times in result.warned.items():
+        warnings.warn(f"{n_times} of {len(result.table)} points: {said}", UserWarning, stacklevel=3)
+    return result
+
+
+def _carried_out(course: _Course, how: How, hosts: Mapping[str, Any]) -> SweepResult:
+    """Run what is not there yet, and make the result of all."""
+    asked = course.asked
+    n_all = _n_points(asked)
+    line = ProgressLine(f"sweep {course.run_id[:8]}") if how.progress in (None, True) else None
+    tell: Progress = line or (how.progress if callable(how.progress) else lambda *_: None)
+    crew = Crew(how.n_jobs, how.time_limit_s, how.retries, _heartbeat(asked.registry, course.run_id))
+    done: list[Places] = []
+    before = MarketFeatures.n_passes
+    n_passes = 0
+
+    def told() -> None:
+        n_failed = sum(record["status"] == "failed" for record in course.records.values())
+        tell(len(course.records), n_all * len(course.markets), f"{n_failed} failed" if n_failed else "")
+
+    with _shared(course) as plan_of, crew.at_work():
+        for places in _generations(course, done):
+            points = [course.point(market, hosts[market.symbol], at) for market in course.markets for at in places]
+            waiting = [point for point in points if not _is_kept(course, point, how.resume)]
+            told()
+            if waiting:
+
+                def finished(at: int, record: dict[str, Any], points: Sequence[Point] = waiting) -> None:
+                    if record["status"] == "failed":
+                        record = _keep_failure(course, points[at], record["error"])
+                    course.records[points[at].run.run_id] = record
+                    told()
+
+                before = MarketFeatures.n_passes
+                plan = plan_of()
+                n_passes += MarketFeatures.n_passes - before
+                crew.run(plan, waiting, finished)
+            done += places
+    if line is not None:
+        line.close()
+    return _result(course, sorted(done), n_passes + crew.n_feature_passes)
+
+
+def _n_points(asked: Asked) -> int:
+    n_all = len(asked.grid.places())
+    return n_all if asked.n_points is None else min(n_all, asked.n_points)
+
+
+def _generations(course: _Course, done: Sequence[Places]) -> Iterator[list[Places]]:
+    """Places to run, all at once where the search does not depend on what they come to."""
+    asked = course.asked
+    if asked.search == "grid":
+        yield asked.grid.places()
+    elif asked.search == "random":
+        yield asked.grid.drawn(asked.n_points or 1, asked.seed)
+    else:
+
+        def value_of(places: Places) -> float | None:
+            values = [
+                course.records[course.points[market.symbol, places].run.run_id].get("objective") for market in course.markets
+            ]  # fmt: skip
+            found = [value for value in values if value is not None]
+            return sum(found) / len(found) if len(found) == len(values) else None
+
+        yield from suggestions(asked.grid, _n_points(asked), asked.seed, GENERATION, value_of)
+
+
+@contextmanager
+def _shared(course: _Course) -> Iterator[Callable[[], Plan]]:
+    """The plan, with what all points share written when it is first asked for, and removed in the end."""
+    asked = course.asked
+    made: list[Plan] = []
+    place = course.folder.path / "shared"
+    shutil.rmtree(place, ignore_errors=True)  # of a sweep that was killed
+
+    def plan() -> Plan:
+        if not made:
+            markets = [
+                replace(market, features=MarketFeatures(market.bars) if cells.is_remembering(asked.strategy) else None)
+                for market in course.markets
+            ]
+            diff = provenance.git_state(provenance.source_folder(asked.strategy)).diff
+            own = place / f"{time.time_ns():x}"  # a worker keeps what it has mapped under this name
+            write_shared(own, markets, course.start, {"git_diff": diff})
+            path = provenance.class_path(asked.strategy)
+            is_script = asked.strategy.__module__ not in ("__main__",) and ".py:" in path
+            made.append(
+                Plan(
+                    own, course.folder.path, path if is_script else asked.strategy, asked.host, asked.fixed, asked.url(),
+                    asked.objective, tuple(CATALOGUE.features[N_BUILT_IN:]), CATALOGUE.feature_set, tuple(sys.path),
+                )
+            )  # fmt: skip
+        return made[0]
+
+    try:
+        yield plan
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _is_kept(course: _Course, point: Point, is_resumed: bool) -> bool:
+    """Whether a point is there already: asked for before, or finished by the sweep that this one goes on with."""
+    run_id = point.run.run_id
+    if run_id in course.records:
+        return True
+    record = course.folder.read_cell(run_id) if is_resumed else None
+    if record is None or record["status"] != "finished":
+        return False
+    course.records[run_id] = record
+    return True
+
+
+def _keep_failure(course: _Course, point: Point, error: str) -> dict[str, Any]:
+    """Record a point that failed, wherever there is still room for it."""
+    record: dict[str, Any] = {
+        "status": "failed",
+        "metrics": None,
+        "objective": None,
+        "error": error,
+        "warned": [],
+        "sha256": {},
+    }
+    try:
+        course.folder.write_cell(point.run.run_id, record)
+    except QmlError as second:
+        warnings.warn(f"the failure of a point could not be kept: {second}", RuntimeWarning, stacklevel=2)
+    record_end(course.asked.registry, point.run, "failed", {}, error)
+    return record
+
+
+def record_end(
+    registry: PatternRegistry | None, run: Run, status: str, metrics: Mapping[str, object], error: str | None
+) -> None:
+    """Close a run that this process is responsible for; what cannot be recorded is said, and costs no results."""
+    if registry is None:
+        return
+    ended = replace(run, status=status, metrics=metrics or None, finished_at=time.time_ns() // 1000, error=error)
+    try:
+        registry.save_run(ended, [], [], {})
+    except RegistryError as second:
+        warnings.warn(f"the end of run {run.run_id} could not be recorded: {second}", RuntimeWarning, stacklevel=2)
+
+
+def _result(course: _Course, places: list[Places], n_passes: int) -> SweepResult:
+    asked = course.asked
+    symbols = tuple(market.symbol for market in course.markets)
+    run_ids = [course.points[symbol, at].run.run_id for symbol in symbols for at in places]
+    records = [course.records.get(run_id) for run_id in run_ids]
+    said = Counter(text for record in records if record for text in record["warned"])
+    table = point_table(asked.grid, places, symbols, run_ids, records, asked.metrics)
+    objective = asked.objective if isinstance(asked.objective, str) else asked.objective.__name__
+    return SweepResult(
+        course.run_id, table, course.folder.path, objective, n_passes, dict(sorted(said.items())), asked.grid, places, symbols
+    )  # fmt: skip
+
+
+def markets_of(asked: Asked) -> list[cells.Market]:
+    return [
+        cells.Market(
+            symbol,
+            frame,
+            cells.bars_of(asked.strategy, frame, asked.fixed, symbol),
+            trade_from_bar=asked.trade_from_bar,
+        )
+        for symbol, frame in asked.frames.items()
+    ]
+
+
+def start_for(asked: Asked, market: cells.Market, start: Start | None) -> Start | None:
+    """The snapshot of a market, with the frozen model that decides there where the strategy asks for one."""
+    model = asked.fixed.get("gate_model", getattr(asked.strategy, "gate_model", None))
+    if start is None or asked.registry is None or model != "frozen":
+        return start
+    active = asked.registry.active_model(asked.strategy.__name__, market.bars.timeframe)
+    if active is None:
+        raise DataError(
+            f"no model is active for {asked.strategy.__name__} on {market.bars.timeframe}. Train one (qml train --activate), "
+            "activate one (qml models activate), or use another gate_model."
+        )
+    return replace(start, model_id=str(active["model_id"]))
+
+
+def _quiet_host(asked: Asked, market: cells.Market) -> Any:
+    """The host's own view of its options; what it warns of, every point says again."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return cells.host_of(asked.strategy, market, asked.host)
+
+
+def resumed(folder: Folder, is_resumed: bool) -> dict[str, Any] | None:
+    """What an earlier sweep of the same id left, where it is gone on with; otherwise it is replaced or moved aside."""
+    manifest = folder.read_manifest()
+    if manifest is None:
+        return None
+    folder.refuse_if_at_work(manifest)
+    if is_resumed:
+        changed = {
+            name: (old, provenance.library_versions().get(name))
+            for name, old in manifest["versions"].items()
+            if provenance.library_versions().get(name) != old
+        }
+        if changed:
+            name, (old, new) = next(iter(changed.items()))
+            raise DataError(
+                f"the points that finished were computed with {name} {old}, and this is {new}: one table would mix the two. "
+                "Install what it was, or sweep again without resume."
+            )
+        return manifest
+    if manifest["status"] == "finished":
+        folder.clear()
+    else:
+        aside = folder.move_aside()
+        warnings.warn(
+            f"this very sweep was begun before and is not finished; resume=True would have gone on with it. What it left is "
+            f"in {aside}.",
+            UserWarning,
+            stacklevel=4,
+        )
+    return None
+
+
+def start_of(asked: Asked, kept: Mapping[str, Any] | None) -> Start:
+    """The registry as it is now, or as it was when the sweep began that is gone on with."""
+    assert asked.registry is not None
+    if kept is None or kept["snapshot"] is None:
+        return read_start(asked.registry)
+    was = kept["snapshot"]
+    known, snapshot = asked.registry.read_snapshot(CATALOGUE.feature_set, CATALOGUE.names, through_seq=was["seq"])
+    if snapshot.sha256 != was["sha256"]:
+        raise DataError(
+            f"the {was['n_patterns']} patterns that the sweep began with are no longer the same: since then one was labelled "
+            "by hand, or deleted. Points that saw different pasts make no table: sweep again without resume."
+        )
+    return Start(known, snapshot)
+
+
+def _run_of(course: _Course, hosts: Mapping[str, Any]) -> Run:
+    """The record of the search itself."""
+    asked, first = course.asked, course.markets[0]
+    places = next(iter(asked.grid.places()))
+    run = course.point(first, hosts[first.symbol], places).run
+    hashes = [market.bars.sha256() for market in course.markets]
+    searched: dict[str, object] = {
+        "search": asked.search, "n_points": asked.n_points, "seed": asked.seed,
+        "objective": provenance.plain(asked.objective), "constraint": provenance.plain(asked.grid.constraint),
+        "grid": provenance.plain(asked.grid.values), "fixed": provenance.plain(asked.fixed),
+    }  # fmt: skip
+    return replace(
+        run,
+        run_id=course.run_id,
+        parent_run_id=course.parent_run_id,
+        kind="sweep",
+        symbol=", ".join(market.symbol for market in course.markets),
+        data_hash=hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest(),
+        params={"sweep": searched, "host": run.params["host"], "data": run.params["data"]},
+        git_diff=provenance.git_state(provenance.source_folder(asked.strategy)).diff,
+    )
+
+
+def _heartbeat(registry: PatternRegistry | None, run_id: str) -> Callable[[], None]:
+    """A sign of life now and then, for those who cannot see this process."""
+    if registry is None:
+        return lambda: None
+    last = [time.monotonic()]
+
+    def beat() -> None:
+        if time.monotonic() - last[0] > _SIGN_OF_LIFE_S:
+            last[0] = time.monotonic()
+            try:
+                registry.note_alive(run_id)
+            except RegistryError as error:
+                warnings.warn(
+                    f"a sign of life of the sweep could not be recorded: {error}", RuntimeWarning, stacklevel=2
+                )
+
+    return beat

@@ -1,0 +1,107 @@
+"""`qml sweep` and `qml walk-forward`: what they print, where strategies are found, and how they end."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from qml_plugin import PatternRegistry
+from tests.conftest import random_walk
+
+SCRIPT = """
+from backtesting import Strategy
+
+class Mine(Strategy):
+    every = 5
+    sleep_s = 0.0
+
+    def init(self):
+        import time
+        time.sleep(self.sleep_s)
+        if self.every == 7:
+            raise ValueError("not every seventh")
+
+    def next(self):
+        if len(self.data) % self.every == 0:
+            self.buy(sl=self.data.Close[-1] * 0.98, tp=self.data.Close[-1] * 1.02)
+"""
+CASH = ("--set", "cash=1000000", "--set", "exclusive_orders=true", "--set", "finalize_trades=true")
+
+
+@pytest.fixture
+def script(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(SCRIPT)
+    random_walk(160, 5).to_csv(tmp_path / "walk.csv")
+    return tmp_path / "mine.py"
+
+
+def test_a_strategy_in_a_script_is_swept_and_the_table_written(qml, script):
+    code, out, err = qml(
+        "sweep", "mine.py:Mine", "--data", "walk.csv", "--grid", "every=3:9:3", *CASH, "--out", "t.csv"
+    )
+    assert (code, err) == (0, ""), err
+    assert "plateau   every=" in out
+    assert "tested    3 of 3 points; the best of many is biased upwards" in out
+    assert list(pd.read_csv("t.csv")["every"]) == [3, 6, 9]
+    assert list(Path("results/sweeps").glob("*/trades/*.parquet"))
+
+
+def test_a_point_that_failed_ends_it_with_one_and_is_named(qml, script):
+    arguments = ("sweep", "mine.py:Mine", "--data", "walk.csv", "--grid", "every=5,7", "--retries", "0", *CASH)
+    code, out, _ = qml(*arguments)
+    assert code == 1
+    assert "failed    every=7: ValueError: not every seventh" in out
+    assert "1 points failed and count as not tested; --resume tries them again" in out
+    assert qml(*arguments, "--resume")[0] == 1
+
+
+def test_a_shipped_strategy_is_recorded_under_its_symbol(qml, script):
+    db = "sqlite:///x.db"
+    code, out, _ = qml("sweep", "MovingAverageCross", "--data", "X=walk.csv", "--grid", "fast=3,5", "--set", "slow=12", "--set", "mode=record", "--db", db, *CASH)  # fmt: skip
+    assert code == 0
+    assert str(Path("x.db.sweeps").absolute()) in out
+    runs = PatternRegistry(db).get_runs()
+    assert {(run["kind"], run["symbol"], run["status"]) for run in runs} == {
+        ("sweep", "X", "finished"), ("cell", "X", "finished"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--data", "walk.csv", "--grid", "evry=3"), "has no parameter 'evry'"),
+        (("--data", "walk.csv", "--grid", "every"), "Write name=10,14,20"),
+        (("--data", "walk.csv", "--grid", "every=3", "--set", "cash"), "Write name=value"),
+        (("--data", "none.csv", "--grid", "every=3"), "none.csv cannot be read"),
+        (("--data", "A=walk.csv", "--data", "A=walk.csv", "--grid", "every=3"), "names a symbol twice"),
+    ],
+)
+def test_what_is_not_understood_is_refused_in_a_sentence(qml, script, arguments, message):
+    code, _, err = qml("sweep", "mine.py:Mine", *arguments)
+    assert code == 1
+    assert message in err
+
+
+def test_walk_forward_prints_a_row_a_window(qml, script):
+    code, out, _ = qml("walk-forward", "mine.py:Mine", "--data", "walk.csv", "--grid", "every=3,5", "--train", "60", "--test", "30", "--purge", "5", *CASH)  # fmt: skip
+    assert code == 0
+    assert len([line for line in out.splitlines() if line.startswith("2020-01-")]) == 4
+    assert "out of sample: return" in out
+    assert "purge 5 bars" in out
+
+
+def test_a_termination_ends_in_a_sentence_and_keeps_what_had_finished(qml, script):
+    script.write_text(
+        SCRIPT.replace('raise ValueError("not every seventh")', "import os; os.kill(os.getpid(), 15); time.sleep(9)")
+    )
+    before = signal.getsignal(signal.SIGTERM)
+    code, out, err = qml("sweep", "mine.py:Mine", "--data", "walk.csv", "--grid", "every=5,6,7,8", *CASH)
+    assert (code, out) == (128 + signal.SIGTERM, "")
+    assert "stopped. What had finished is kept in" in err
+    assert "--resume goes on from there" in err
+    assert len(list(Path("results/sweeps").glob("*/cells/*.json"))) == 2
+    assert signal.getsignal(signal.SIGTERM) == before

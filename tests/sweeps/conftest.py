@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import pytest
+
+from qml_plugin.sweeps.workers import LokyWorker
+from tests.conftest import random_walk
+
+HOST = {"cash": 1_000_000, "exclusive_orders": True, "finalize_trades": True}
+
+
+@pytest.fixture(scope="session")
+def bars():
+    return random_walk(160, 5)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _workers_end_with_the_file():
+    """The workers of a file serve all its sweeps."""
+    yield
+    LokyWorker.end_idle()

@@ -1,0 +1,120 @@
+"""Walk-forward: windows in order, nothing of the future, stitched as they were traded."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from qml_plugin import PatternRegistry, walk_forward
+from qml_plugin.errors import DataError
+from qml_plugin.sweeps.walking import folds_of
+from tests.conftest import random_walk
+from tests.sweeps.conftest import HOST
+from tests.sweeps.troubled import Cross, Plain
+
+GRID = {"fast": [2, 3, 4], "slow": [6, 9]}
+WINDOWS = {"train": 120, "test": 60}
+
+
+@pytest.fixture(scope="module")
+def bars():
+    return random_walk(420, 8)
+
+
+def walked(bars, folder, **options):
+    return walk_forward(Plain, bars, GRID, folder=folder, progress=False, **{**WINDOWS, **HOST, **options})
+
+
+@pytest.fixture(scope="module")
+def whole(bars, tmp_path_factory):
+    return walked(bars, tmp_path_factory.mktemp("whole"))
+
+
+@pytest.mark.parametrize("anchored", [False, True])
+def test_windows_follow_one_another_and_training_ends_a_purge_before(anchored):
+    folds = folds_of(1000, 300, 100, 20, "auto", anchored=anchored)
+    assert [fold.test_start for fold in folds] == list(range(320, 1000, 100))
+    for fold, after in itertools.pairwise(folds):
+        assert fold.test_end == after.test_start
+    for fold in folds:
+        assert fold.train_end + 20 == fold.test_start < fold.test_end <= 1000
+        assert fold.train_start == (0 if anchored else fold.train_end - 300) == fold.seen_start
+
+
+def test_what_is_traded_depends_on_nothing_later(bars, whole, tmp_path):
+    cut = int(whole.folds["test_end"][1])
+    other = bars.copy()
+    rng = np.random.default_rng(0)
+    other.iloc[cut:, :4] *= np.exp(rng.normal(0, 0.003, len(bars) - cut))[:, None]
+    changed = walked(other, tmp_path)
+    assert changed.purge_bars == whole.purge_bars
+    first = cut - int(whole.folds["test_start"][0])
+    assert list(changed.equity[:first]) == list(whole.equity[:first])
+    assert list(changed.equity[first:]) != list(whole.equity[first:])
+    names = [*GRID, "in_sample", "out_of_sample", "return_frac", "run_id"]
+    pd.testing.assert_frame_equal(changed.folds[names].iloc[:2], whole.folds[names].iloc[:2])
+    early = whole.trades[whole.trades["fold"] < 2].drop(columns="fold")
+    pd.testing.assert_frame_equal(changed.trades[changed.trades["fold"] < 2].drop(columns="fold"), early)
+
+
+def test_nothing_is_traded_outside_the_test_windows_and_the_purge_is_the_longest_trade_of_the_first(whole):
+    assert len(whole.trades) > 10
+    for number, fold in whole.folds.iterrows():
+        own = whole.trades[whole.trades["fold"] == number]
+        assert (own["EntryBar"] > fold["test_start"]).all()
+        assert (own["ExitBar"] < fold["test_end"]).all()
+    assert whole.purge_bars == whole.searches[0].table["longest_trade_bars"].max() > 0
+    assert whole.folds["train_start"][0] == 0
+
+
+def test_the_stitched_equity_compounds_the_windows(bars, whole):
+    assert len(whole.equity) == len(bars) - whole.folds["test_start"][0]
+    assert whole.equity.iloc[0] == HOST["cash"]
+    compounded = HOST["cash"] * np.prod(1 + whole.folds["return_frac"])
+    assert whole.equity.iloc[-1] == pytest.approx(compounded, rel=1e-12)
+    assert whole.metrics["return_frac"] == pytest.approx(whole.equity.iloc[-1] / HOST["cash"] - 1, rel=1e-12)
+    assert whole.metrics["n_trades"] == len(whole.trades)
+    assert not len(whole.failed)
+
+
+def test_it_is_recorded_with_all_its_searches_and_resumes_to_the_same(bars, tmp_path):
+    url = f"sqlite:///{tmp_path}/x.db"
+    about = {
+        "registry": url, "symbol": "X", "mode": "record", "progress": False, "purge": 10, "train": 150, "test": 100, **HOST,
+    }  # fmt: skip
+    first = walk_forward(Cross, bars, {"fast": [2, 4]}, **about)
+    registry = PatternRegistry(url)
+    kinds = [run["kind"] for run in registry.get_runs(1000)]
+    assert (kinds.count("walk_forward"), kinds.count("sweep")) == (1, 2 * len(first.folds))
+    row = registry.get_run(first.run_id)
+    assert (row["status"], row["metrics"]["n_trades"]) == ("finished", len(first.trades))
+    returns = registry.get_returns(first.run_id)
+    assert np.prod(1 + returns) == pytest.approx(1 + first.metrics["return_frac"], rel=1e-12)
+    assert {registry.get_run(s.run_id)["parent_run_id"] for s in first.searches} == {first.run_id}
+    again = walk_forward(Cross, bars, {"fast": [2, 4]}, resume=True, **about)
+    assert again.folds.to_csv() == first.folds.to_csv()
+    assert list(again.equity) == list(first.equity)
+
+
+def test_a_window_in_which_nothing_can_be_chosen_is_not_traded_and_named(bars, tmp_path):
+    result = walked(bars, tmp_path, trouble="raise", purge=0, retries=0)
+    assert result.folds["error"].str.startswith("nothing chosen: no point has a value of objective").all()
+    assert (result.equity == HOST["cash"]).all()
+    assert len(result.failed) == len(result.folds)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train": 1}, "train is 1"),
+        ({"purge": "long"}, "purge is 'long'. It is a number of bars, 0 or more, or auto"),
+        ({"train": 400}, "420 bars are too few for train=400 and test=60"),
+        ({"train": 300, "purge": 119}, "too few for train=300, test=60 and a purge of 119"),
+    ],
+)
+def test_windows_that_do_not_fit_are_refused(bars, tmp_path, options, message):
+    with pytest.raises(DataError, match=message):
+        walked(bars, tmp_path, **options)

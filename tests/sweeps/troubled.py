@@ -1,0 +1,59 @@
+"""Strategies for sweeps, importable by workers, that misbehave where a point or a file tells them to."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import time
+from pathlib import Path
+
+from backtesting import Strategy
+
+from strategies.moving_average import MovingAverageCross, moving_average
+
+
+class Plain(Strategy):
+    """Two averages on the bare host; ``trouble`` says what happens to a point."""
+
+    fast = 3
+    slow = 8
+    trouble = ""
+    sleep_s = 0.0
+
+    def init(self):
+        time.sleep(self.sleep_s)
+        if self.trouble == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif self.trouble == "hang":
+            time.sleep(600)
+        elif self.trouble == "raise":
+            raise ValueError("this point is not to be had")
+        elif self.trouble == "memory":
+            resource.setrlimit(resource.RLIMIT_AS, (2 << 30, resource.RLIM_INFINITY))
+            bytearray(8 << 30)
+        elif self.trouble == "disk":
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+        self.one = self.I(moving_average, self.data.Close, self.fast)
+        self.other = self.I(moving_average, self.data.Close, self.slow)
+
+    def next(self):
+        if self.one[-1] > self.other[-1]:
+            self.buy()
+        elif self.one[-1] < self.other[-1]:
+            self.sell()
+
+
+class Cross(MovingAverageCross):
+    """With the mixin; raises at one point while a file is there."""
+
+    fast = 3
+    slow = 8
+    bad_fast = 0
+    flag = ""
+
+    def init(self):
+        if self.fast == self.bad_fast and Path(self.flag).exists():
+            raise RuntimeError("the flag is up")
+        super().init()
