@@ -71,8 +71,7 @@ def test_a_decision_with_contributions_to_come_is_like_one_that_has_them(model, 
     assert hash(decision) == hash(plain)
     assert repr(decision) == repr(plain)
     assert decision != replace(plain, contributions=plain.contributions[:-1])
-    unpickled = pickle.loads(pickle.dumps(decision))  # noqa: S301
-    for copied in (unpickled, copy.deepcopy(decision), Decision(**asdict(decision))):
+    for copied in (pickle.loads(pickle.dumps(decision)), copy.deepcopy(decision), Decision(**asdict(decision))):  # noqa: S301
         assert copied == plain
         assert type(copied.contributions) is tuple
     assert decision.explain() == plain.explain()
