@@ -31,6 +31,7 @@ class QMLStrategy(ArrayStrategy):
     max_wait_bars = 100
     min_validity = 0.0
     size = 0.2
+    reverses = False
 
     def find_setups(self, bars: Bars) -> list[Setup]:
         """All setups of the series, each with its stop and target."""
@@ -59,10 +60,3 @@ class QMLStrategy(ArrayStrategy):
         for bar, setup in best.items():
             side[bar], stop_px[bar], target_px[bar] = setup.side, setup.stop_px, setup.target_px
         return Signals(side, stop_px, target_px, np.zeros(n, np.bool_), best)
-
-    def may_enter(self, bar: int) -> bool:
-        return self.accepts(self.asked.setups[bar])
-
-    def accepts(self, setup: Setup) -> bool:
-        """Whether backtesting.py trades this setup: not against an open position."""
-        return self.position.size * setup.side >= 0

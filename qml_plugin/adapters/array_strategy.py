@@ -37,7 +37,8 @@ class ArrayStrategy(PatternMixin, Strategy):  # type: ignore[misc]
         Backtest(frame, Momentum, exclusive_orders=True).run(n_bars=30)  # the arrays, played bar by bar
         Momentum.arrays(frame, n_bars=30)  # the arrays, without a broker
 
-    ``size`` is what one entry takes: a fraction of the free margin, or whole units; None takes all.
+    ``size`` is what one entry takes: a fraction of the free margin, or whole units; None takes all. ``reverses`` says whether
+    an entry against the open position takes its place, or is passed over.
 
     In backtesting.py an entry is passed over where the price that the host checks, which holds the spread, does not
     lie between its stop and its target; override `may_enter` to pass over more. An exit closes whatever is open.
@@ -48,6 +49,7 @@ class ArrayStrategy(PatternMixin, Strategy):  # type: ignore[misc]
     """
 
     size: float | None = None
+    reverses: bool = True
 
     def signals(self, bars: Bars) -> Signals:
         """What is asked for at the close of each bar, from `bars` and the parameters; nothing else exists yet."""
@@ -108,8 +110,8 @@ class ArrayStrategy(PatternMixin, Strategy):  # type: ignore[misc]
             self.enter(bar)
 
     def may_enter(self, bar: int) -> bool:
-        """Whether backtesting.py takes the entry of this bar, which may look at the position; always unless overridden."""
-        return True
+        """Whether backtesting.py takes the entry of this bar: as `reverses` says, unless overridden."""
+        return self.reverses or self.position.size * int(self.asked.side[bar]) >= 0
 
     def enter(self, bar: int) -> None:
         """Order the entry of this bar at the market."""

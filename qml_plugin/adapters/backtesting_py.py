@@ -9,7 +9,9 @@ to its trades. The tag that a strategy set is the tag that it reads.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import pandas as pd
@@ -22,6 +24,7 @@ from qml_plugin.errors import DataError, QmlError
 from qml_plugin.records import BarrierRule
 
 _BUNDLED = ("EURUSD", "GOOG")
+_has_memory: ContextVar[bool] = ContextVar("has_memory", default=True)
 
 
 class PatternMixin:
@@ -118,7 +121,8 @@ class PatternMixin:
 
     def __init__(self, broker: Any, data: Any, params: dict[str, Any]) -> None:
         super().__init__(broker, data, params)  # type: ignore[call-arg]
-        self._qml = RunMemory(self, broker, data.df, params, SETTINGS)
+        if _has_memory.get():
+            self._qml = RunMemory(self, broker, data.df, params, SETTINGS)
 
     @property
     def qml(self) -> RunMemory:
@@ -133,10 +137,14 @@ class PatternMixin:
 
     def buy(self, *args: Any, **order: Any) -> Any:
         """`Strategy.buy` through the memory; returns the host's order, or a falsy `SkippedOrder`."""
+        if not _has_memory.get():
+            return super().buy(*args, **order)  # type: ignore[misc]
         return self.qml.enter(+1, functools.partial(super().buy, *args), order)  # type: ignore[misc]
 
     def sell(self, *args: Any, **order: Any) -> Any:
         """`Strategy.sell` through the memory; returns the host's order, or a falsy `SkippedOrder`."""
+        if not _has_memory.get():
+            return super().sell(*args, **order)  # type: ignore[misc]
         return self.qml.enter(-1, functools.partial(super().sell, *args), order)  # type: ignore[misc]
 
 
@@ -162,12 +170,22 @@ def run_backtest(
     return stats
 
 
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Within the block strategies run as if they had no memory: nothing is registered, scored or skipped."""
+    token = _has_memory.set(False)
+    try:
+        yield
+    finally:
+        _has_memory.reset(token)
+
+
 def _run_with_memory(original: Any) -> Any:
     """`Backtest.run`, followed by the commit of what the strategy's memory holds."""
 
     @functools.wraps(original)
     def run(self: Any, **kwargs: Any) -> pd.Series:
-        if not issubclass(self._strategy, PatternMixin):
+        if not issubclass(self._strategy, PatternMixin) or not _has_memory.get():
             return original(self, **kwargs)  # type: ignore[no-any-return]
         host = Host(self)
         token = current_host.set(host)

@@ -21,11 +21,19 @@ class Orders:
     px: FloatArray
 
 
-def play(asked: Asked, is_taken: BoolArray, *, at_close: bool, max_bars: int | None, is_flat_on_skip: bool) -> Orders:
+def play(
+    asked: Asked,
+    is_taken: BoolArray,
+    *,
+    at_close: bool,
+    max_bars: int | None,
+    is_flat_on_skip: bool,
+    is_reversing: bool = True,
+) -> Orders:
     """The orders that follow from the signals of one column and what was decided about them.
 
     A position has one side and one entry: an entry on the side that is open is passed over, one on the other side
-    closes it first. Orders fill at the next open, or with `at_close` at the close of their own bar. From the bar of the
+    closes it first, or is passed over too where not `is_reversing`. Orders fill at the next open, or with `at_close` at the close of their own bar. From the bar of the
     fill on (with `at_close` from the one after it) each bar is checked for the stop and then the target; one that the
     open has passed fills at that open. After `max_bars` bars the position asks to be closed.
 
@@ -38,7 +46,7 @@ def play(asked: Asked, is_taken: BoolArray, *, at_close: bool, max_bars: int | N
     bar, side, px = np.empty(room, np.int64), np.empty(room, np.int8), np.empty(room)
     n = _play(
         bars.open, bars.high, bars.low, bars.close, asked.side, is_taken, asked.stop_px, asked.target_px,
-        asked.exits_long, asked.exits_short, at_close, max_bars or 0, is_flat_on_skip, bar, side, px,
+        asked.exits_long, asked.exits_short, at_close, max_bars or 0, is_flat_on_skip, is_reversing, bar, side, px,
     )  # fmt: skip
     return Orders(bar[:n], side[:n], px[:n])
 
@@ -58,6 +66,7 @@ def _play(
     at_close: bool,
     max_bars: int,
     is_flat_on_skip: bool,
+    is_reversing: bool,
     out_bar: IntArray,
     out_side: NDArray[np.int8],
     out_px: FloatArray,
@@ -91,7 +100,7 @@ def _play(
             closes = exits_long[i] if position > 0 else exits_short[i]
             closes = closes or (max_bars > 0 and n_held >= max_bars)
         if asked[i] != 0 and is_taken[i]:
-            if position != asked[i] or closes:
+            if position == 0 or closes or (is_reversing and position != asked[i]):
                 opens, closes = asked[i], position != 0
         elif asked[i] != 0 and is_flat_on_skip and position == -asked[i]:
             closes = True

@@ -33,6 +33,7 @@ from qml_plugin.cli.terminal import (
     telling_of_compilation,
 )
 from qml_plugin.cli.trial import trial
+from qml_plugin.cli.vrd import vrd
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -108,6 +109,7 @@ def stats(db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
     print_statistics(PatternRegistry(db, create=False).get_statistics(), as_json)
 
 
+app.command()(vrd)
 app.command()(audit)
 app.command()(similar)
 app.command()(setups)

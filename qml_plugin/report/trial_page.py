@@ -13,7 +13,7 @@ from qml_plugin.report.reliability import FEWEST_SCORES, ReliabilityBin
 from qml_plugin.stats.inference import wilson_interval
 from qml_plugin.stats.scores import Reliability
 
-_VERDICTS = {
+VERDICTS = {
     "WORTH_IT": "The gate was worth it.",
     "NOT_SHOWN": "That the gate is worth it was not shown.",
     "HARMFUL": "The gate did harm.",
@@ -44,7 +44,7 @@ def render_trial_page(trial: GateTrial, facts: Mapping[str, str] | None = None) 
         cumulative = chart("cumulative", "R so far, gated, ungated and random", trial_figures.cumulative_figure(trial))
     reliability = lift = None
     if trial.reliability is not None and trial.reliability.n.sum() >= FEWEST_SCORES:
-        bins = _bins(trial.reliability)
+        bins = shown_bins(trial.reliability)
         reliability = chart("reliability", "Reliability of the confidences", figures.reliability_figure(bins))
     if trial.lift is not None and trial.base_rate > 0:
         lift = chart("lift", "Lift of the confidences", trial_figures.lift_figure(trial.lift))
@@ -57,7 +57,7 @@ def render_trial_page(trial: GateTrial, facts: Mapping[str, str] | None = None) 
         "trial.html.j2",
         trial=trial,
         facts=dict(facts or {}),
-        verdict=_VERDICTS[trial.verdict],
+        verdict=VERDICTS[trial.verdict],
         arms=arms,
         cumulative=cumulative,
         reliability=reliability,
@@ -83,7 +83,7 @@ def write_trial_page(trial: GateTrial, path: str | os.PathLike[str], facts: Mapp
     return write(render_trial_page(trial, facts), path)
 
 
-def _bins(found: Reliability) -> tuple[ReliabilityBin, ...]:
+def shown_bins(found: Reliability) -> tuple[ReliabilityBin, ...]:
     """The same bins with 95 % intervals."""
     bins = []
     for confidence, share, n in zip(found.confidence, found.win_frac, found.n.tolist(), strict=True):

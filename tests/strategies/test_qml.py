@@ -112,8 +112,8 @@ def test_passes_over_setups_that_the_spread_eats_up():
 
 def test_a_subclass_chooses_its_setups():
     class Best(bare_strategy()):
-        def accepts(self, setup):
-            return setup.validity_score > 0.5 and super().accepts(setup)
+        def may_enter(self, bar):
+            return self.asked.setups[bar].validity_score > 0.5 and super().may_enter(bar)
 
     trades = play(EURUSD, Best)
     assert 0 < len(trades) < len(play(EURUSD, bare_strategy()))

@@ -1,0 +1,64 @@
+import json
+
+import pandas as pd
+import pytest
+
+from tests.conftest import random_walk
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bars")
+    for name, seed in (("a", 1), ("b", 2)):
+        random_walk(400, seed, freq="D").to_csv(folder / f"{name}.csv", index_label="time")
+    return folder
+
+
+def test_several_markets_have_their_dossiers(qml, files, tmp_path):
+    asked = (
+        "vrd", "MovingAverageCross", "--quick", "--grid", "fast=5,10", "--grid", "slow=20", "-s", "BTC/USDT", "--data",
+        files / "a.csv", "-s", "B", "--data", files / "b.csv", "-t", "1d", "--out", tmp_path, "--db", f"sqlite:///{tmp_path}/r.db",
+    )  # fmt: skip
+    code, out, err = qml(*asked)
+    assert code == 0, err
+    assert out.count("attempt 2 of MovingAverageCross") == 2
+    for name in ("BTC-USDT", "B"):
+        numbers = json.loads((tmp_path / f"MovingAverageCross_{name}_1d" / "dossier.json").read_text())
+        assert numbers["validation"]["verdict"]["word"] in out
+        assert (tmp_path / f"MovingAverageCross_{name}_1d" / "dossier.html").exists()
+    again = (*asked[:7], "-s", "B", "--data", files / "b.csv", *asked[asked.index("-t") :])
+    code, out, _ = qml(*again, "--require", "DEPLOY")
+    assert code == 1
+    steps = json.loads((tmp_path / "MovingAverageCross_B_1d" / "dossier.json").read_text())["validation"]["steps"]
+    assert sum(step["is_kept"] for step in steps) > 15
+
+
+def test_returns_from_anywhere(qml, tmp_path):
+    rows = {"ExitTime": pd.date_range("2020-01-01", periods=40, freq="W"), "ReturnPct": [0.01, -0.008] * 20}
+    pd.DataFrame(rows).to_csv(tmp_path / "broker.csv", index=False)
+    code, out, _ = qml("vrd", "--trades", tmp_path / "broker.csv", "--quick", "--out", tmp_path / "out")
+    assert code == 0
+    assert out.startswith("INSUFFICIENT  broker\n")
+    assert (tmp_path / "out" / "trades_broker" / "dossier.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["vrd"], "give a STRATEGY, or --trades"),
+        (["vrd", "QMLStrategy"], "0 --symbol and 0 --data"),
+        (["vrd", "QMLStrategy", "-s", "BTC/USDT"], "no data of 'BTC/USDT'"),
+        (["vrd", "Nothing", "-s", "GOOG"], "strategy 'Nothing' is unknown"),
+        (["vrd", "QMLStrategy", "-s", "GOOG", "--grid", "atr_period"], "--grid 'atr_period' is not understood"),
+        (["vrd", "QMLStrategy", "-s", "GOOG", "--require", "MAYBE"], "--require is DEPLOY or CAUTION"),
+        (["vrd", "QMLStrategy", "-s", "GOOG", "--config", "absent.toml"], "thresholds cannot be read"),
+        (["vrd", "--trades", "absent.csv"], "absent.csv cannot be read"),
+        (["vrd", "--trades", "absent.csv", "-s", "X"], "--trades takes no --symbol"),
+    ],
+)
+def test_what_is_refused_says_so_with_exit_code_2(qml, arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = qml(*arguments)
+    assert code == 2
+    assert message in " ".join(err.replace("│", " ").split())
+    assert not list(tmp_path.iterdir())
