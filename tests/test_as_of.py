@@ -22,7 +22,8 @@ class BusyCross(MovingAverageCross):
 class BusyQuasimodo(QMLStrategy):
     """Most Quasimodos that there are."""
 
-    swing_atr, shoulder_tolerance, max_depth_ratio, size = 0.5, 1.5, 4.0, 0.05
+    swing_atr, shoulder_tolerance, size = 0.3, 1.5, 0.05
+    min_depth_ratio, max_depth_ratio = 0.01, 10.0
 
 
 def run(strategy, data, symbol, registry=None, mode="shadow"):

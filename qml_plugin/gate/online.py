@@ -282,21 +282,20 @@ class OnlineGate:
         if model is None:
             return self._abstained(Judgement("abstain", self._why_no_model(), n_known=n_known))
         base_rate = self.base_rate(known_at)
-        said = Judgement(
-            "abstain", "", threshold=self.threshold, base_rate=base_rate, model=model.name, n_known=n_known
-        )
+        bucket, action = None, "abstain"
         try:
             confidence, low, high = (float(p[0]) for p in model.predict_interval(np.reshape(row, (1, -1)), base_rate))
         except FeatureMismatch:
+            confidence = low = high = math.nan
             reason = f"feature_mismatch: {np.size(row)} features, fitted on {model.n_features}"
-            return self._abstained(replace(said, reason=reason))
-        said = replace(said, confidence=confidence, low=low, high=high, bucket=self._bucket(confidence))
-        reason = self._why_not(known_at, distance, is_late)
-        if reason:
-            return self._abstained(replace(said, reason=reason))
-        if confidence >= self.threshold:
-            return replace(said, action="take", reason=f"confident: {confidence:.3f} >= {self.threshold:.3f}")
-        return replace(said, action="skip", reason=f"unconvinced: {confidence:.3f} < {self.threshold:.3f}")
+        else:
+            bucket, reason = self._bucket(confidence), self._why_not(known_at, distance, is_late)
+            if not reason and confidence >= self.threshold:
+                action, reason = "take", f"confident: {confidence:.3f} >= {self.threshold:.3f}"
+            elif not reason:
+                action, reason = "skip", f"unconvinced: {confidence:.3f} < {self.threshold:.3f}"
+        said = Judgement(action, reason, confidence, low, high, self.threshold, base_rate, model.name, n_known, bucket)
+        return self._abstained(said) if action == "abstain" else said
 
     def _why_not(self, known_at: int, distance: float, is_late: bool) -> str:
         """Reason to abstain although a model speaks; empty where there is none."""

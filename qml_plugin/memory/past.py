@@ -178,7 +178,7 @@ def _summary(found: Sequence[Resolved], distances: FloatArray) -> FloatArray:
     if not found:
         return np.full(len(NEIGHBOUR_FEATURES), np.nan)
     is_win, r_multiple = np.array([row.is_win for row in found]), np.array([row.r_multiple for row in found])
-    return _summaries(is_win[None], r_multiple[None], distances[None])[0]
+    return np.ravel(_summaries(is_win[None], r_multiple[None], distances[None]))
 
 
 def _summaries(is_win: NDArray[np.bool_], r_multiple: FloatArray, distances: FloatArray) -> FloatArray:
