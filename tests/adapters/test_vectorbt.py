@@ -193,9 +193,9 @@ def test_a_portfolio_that_fills_elsewhere_is_refused_and_the_good_run_stays():
         assert gated.returns == good
     same = vbt.Portfolio.from_signals(BARS.Close, gated.entries, gated.exits, **own, slippage=0.001)
     assert gated.record(same).returns.keys() == good.keys()
-    more = gated.entries | (np.arange(240) == 7)
+    more = gated.entries | (np.arange(240) == 1)
     with pytest.warns(UserWarning, match=r"1 of the portfolio's \d+ trades are of no entry"):
-        gated.record(vbt.Portfolio.from_signals(BARS.Close, more, gated.exits | (np.arange(240) == 8), **own))
+        gated.record(vbt.Portfolio.from_signals(BARS.Close, more, gated.exits | (np.arange(240) == 2), **own))
     assert gated.runs[0].metrics["n_unregistered_trades"] == 1
 
 
