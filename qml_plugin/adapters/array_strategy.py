@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+import math
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -85,10 +88,11 @@ class ArrayStrategy(PatternMixin, Strategy):  # type: ignore[misc]
             If a parameter is no class attribute, the bars are bad, or the signals are not as many as the bars.
         """
         if unknown := sorted(name for name in parameters if not hasattr(cls, name)):
-            known = sorted(name for name in dir(cls) if name[0] != "_" and not callable(getattr(cls, name)))
+            known = cls._own_parameters()
+            near = difflib.get_close_matches(unknown[0], known, n=1)
             raise DataError(
-                f"{cls.__name__} has no parameter {unknown[0]!r}. Parameters are class attributes; it has "
-                f"{', '.join(known)}."
+                f"{cls.__name__} has no parameter {unknown[0]!r}.{f' Did you mean {near[0]!r}?' if near else ''} "
+                f"Parameters are class attributes; it has {', '.join(known)}, and the settings of PatternMixin."
             )
         strategy = object.__new__(cls)
         for name, value in parameters.items():
@@ -125,6 +129,13 @@ class ArrayStrategy(PatternMixin, Strategy):  # type: ignore[misc]
         place = self.buy if asked.side[bar] > 0 else self.sell
         place(**order)
 
+    @classmethod
+    def _own_parameters(cls) -> list[str]:
+        """Names of the parameters that neither the mixin nor the host has."""
+        foreign = {PatternMixin, *Strategy.__mro__}
+        names = {name for base in cls.__mro__ if base not in foreign for name in vars(base)}
+        return sorted(name for name in names if name[0] != "_" and not callable(getattr(cls, name)))
+
     def _is_between(self, bar: int) -> bool:
         """Whether the price that the host checks, spread and all, lies between stop and target."""
         side = int(self.asked.side[bar])
@@ -139,6 +150,11 @@ class ArrayStrategy(PatternMixin, Strategy):  # type: ignore[misc]
 
     def _checked_signals(self, bars: Bars) -> Signals:
         asked = self.signals(bars)
+        if not isinstance(asked, Signals):
+            raise DataError(
+                f"{type(self).__name__}.signals returned a {type(asked).__name__}, not Signals. "
+                "Return with_stops(bars, side), where side holds +1, -1 or 0 for each bar."
+            )
         for name in ("side", "stop_px", "target_px", "exits"):
             if np.shape(getattr(asked, name)) != (len(bars),):
                 raise DataError(
@@ -173,9 +189,9 @@ def with_stops(
     exits : ndarray of shape (n_bars,), bool, optional
         Where to close what is open; nowhere unless given.
     stop_loss_atr : float, ATRs, optional
-        Distance of the stop; without it there is neither stop nor target.
+        Distance of the stop, above 0; without it there is neither stop nor target.
     take_profit_rr : float, optional
-        Distance of the target in distances to the stop; without it there is no target.
+        Distance of the target in distances to the stop, above 0; without it there is no target.
     atr_period : int, bars, default=14
         Period of Wilder's ATR.
 
@@ -187,7 +203,23 @@ def with_stops(
     Point in time
     -------------
     Row t reads bars 0..t and row t of `side` and `exits`.
+
+    Raises
+    ------
+    DataError
+        If a distance is not a positive finite number, or `side` or `exits` has not one value for each bar.
     """
+    for name, distance in (("stop_loss_atr", stop_loss_atr), ("take_profit_rr", take_profit_rr)):
+        if distance is not None and not (isinstance(distance, Real) and 0 < distance < math.inf):
+            raise DataError(
+                f"{name} is {distance!r}. It is a distance: use a finite number above 0, such as 2.0, or None for none."
+            )
+    for name, values in (("side", side), ("exits", exits)):
+        if values is not None and np.shape(values) != (len(bars),):
+            raise DataError(
+                f"{name} has the shape {np.shape(values)}, but there are {len(bars)} bars. Give one value for each bar, "
+                "0 or False where nothing is asked."
+            )
     side = np.asarray(side)
     stop_px, target_px = np.full(len(bars), np.nan), np.full(len(bars), np.nan)
     if stop_loss_atr is not None:

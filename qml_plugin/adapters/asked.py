@@ -67,7 +67,13 @@ def read_board(
 ) -> Board:
     """The columns of one call, checked against the bars they are about."""
     frames = {symbol or "UNKNOWN": ohlcv} if isinstance(ohlcv, pd.DataFrame) else _markets(ohlcv, symbol)
+    if long_entries is None and short_entries is None:
+        raise DataError(
+            "neither long_entries nor short_entries was given. Give one of them; all False asks for nothing."
+        )
     labels, is_table = _labels(long_entries, short_entries)
+    if not len(labels):
+        raise DataError("the entries have no columns. Give a Series, or a table with a column for each variant.")
     names = _symbols(labels, frames, is_given=not isinstance(ohlcv, pd.DataFrame))
     bars = {
         name: bars_from_frame(frames[name], symbol=name, timeframe=timeframe, bar_label=bar_label)
@@ -151,7 +157,7 @@ def _column(what: str, given: Any, place: int, labels: pd.Index, index: pd.Index
         return given
     if isinstance(given, (pd.Series, pd.DataFrame)) and not given.index.equals(index):
         raise DataError(
-            f"{what} has another index than the bars: {len(given)} rows against {len(index)}. Compute it from the same "
+            f"{what} has another index than the bars: {_first_difference(given.index, index)}. Compute it from the same "
             "frame; rows are never aligned by guessing."
         )
     if isinstance(given, pd.DataFrame) and not given.columns.equals(labels):
@@ -164,6 +170,19 @@ def _column(what: str, given: Any, place: int, labels: pd.Index, index: pd.Index
     if values.shape != (len(index),):
         raise DataError(f"{what} has the shape {np.shape(given)}. Give one value for each of the {len(index)} bars.")
     return values
+
+
+def _first_difference(given: pd.Index, index: pd.Index) -> str:
+    """Where two indices part, in words."""
+    row = next((i for i, (own, of_bar) in enumerate(zip(given, index, strict=False)) if own != of_bar), None)
+    if row is not None:
+        return f"row {row} is {given[row]}, the bar {index[row]}"
+    row = min(len(given), len(index))
+    if row < len(index):
+        return f"it ends before the bar {row}, {index[row]}"
+    return (
+        f"it goes on with {given[row]} after the last bar" if row < len(given) else f"{given.dtype}, not {index.dtype}"
+    )
 
 
 def _asked(label: Hashable, bars: Bars, index: pd.Index, own: dict[str, Any]) -> Asked:

@@ -8,7 +8,9 @@ to its trades. The tag that a strategy set is the tag that it reads.
 
 from __future__ import annotations
 
+import difflib
 import functools
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -24,6 +26,7 @@ from qml_plugin.errors import DataError, QmlError
 from qml_plugin.records import BarrierRule
 
 _BUNDLED = ("EURUSD", "GOOG")
+_SHORTEST_MISSPELT = 8  # letters; shorter names resemble settings by chance
 _has_memory: ContextVar[bool] = ContextVar("has_memory", default=True)
 
 
@@ -59,7 +62,8 @@ class PatternMixin:
         Lets the size follow the confidence. An entry that the active gate takes, and whose order has a stop (``sl=``), puts
         at most this share of the Kelly stake of the equity at risk; its size is never above what the order asked for, and at
         least one unit. An entry that deserves no stake is skipped. Where the gate abstains, sizes stay the strategy's own.
-        Such as 0.25; None, the default, never touches a size.
+        Such as 0.25; None, the default, never touches a size; NaN counts as None, because the host's optimizer turns one into
+        the other.
     risk_cap_frac : float, 0..1, default=0.02
         The most of the equity that `kelly_fraction` ever puts at risk with one entry.
     gate_model : {"auto", "logistic", "xgboost", "frozen"}, default="auto"
@@ -118,6 +122,7 @@ class PatternMixin:
                 )
         if "qml" in vars(cls):
             raise DataError(f"{cls.__name__}.qml hides the memory of the run, which has that name. Rename it.")
+        _warn_of_misspelt_settings(cls)
 
     def __init__(self, broker: Any, data: Any, params: dict[str, Any]) -> None:
         super().__init__(broker, data, params)  # type: ignore[call-arg]
@@ -146,6 +151,23 @@ class PatternMixin:
         if not _has_memory.get():
             return super().sell(*args, **order)  # type: ignore[misc]
         return self.qml.enter(-1, functools.partial(super().sell, *args), order)  # type: ignore[misc]
+
+
+def _warn_of_misspelt_settings(cls: type) -> None:
+    """Warn of new attributes of `cls` that are nearly called as a setting, and would be ignored."""
+    inherited = {name for base in cls.__mro__[1:] for name in vars(base)}
+    for name, value in vars(cls).items():
+        if name[0] == "_" or len(name) < _SHORTEST_MISSPELT or name in inherited:
+            continue
+        if callable(value) or hasattr(value, "__get__"):
+            continue
+        if near := difflib.get_close_matches(name, SETTINGS, n=1, cutoff=0.85):
+            warnings.warn(
+                f"{cls.__name__}.{name} is no setting of PatternMixin, which has {near[0]!r}. Rename it if you meant that; "
+                "otherwise give it a name that is less alike.",
+                UserWarning,
+                stacklevel=3,
+            )
 
 
 SETTINGS = frozenset(name for name in vars(PatternMixin) if name[0] != "_" and name not in ("buy", "sell", "qml"))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qml_plugin.errors import DataError
+from qml_plugin.gate.online import MODELS
 from qml_plugin.labels.outcomes import check_rule
 from qml_plugin.memory import Policy
 from qml_plugin.records import BarrierRule
@@ -50,6 +51,10 @@ class Settings:
         ):
             raise DataError(
                 f"symbol {str(symbol)[:40]!r} is no name of a market. Use printable text of at most {_LONGEST_SYMBOL} characters."
+            )
+        if strategy.gate_model not in (*MODELS, "frozen"):
+            raise DataError(
+                f"gate_model {strategy.gate_model!r} is unknown. Use one of {', '.join(map(repr, (*MODELS, 'frozen')))}."
             )
         is_frozen = strategy.gate_model == "frozen"
         if is_frozen and strategy.min_confidence is None:
@@ -102,5 +107,5 @@ class Settings:
 
 
 def _none_for_nan(value: Any) -> Any:
-    """None, where the host's optimizer hands it back as NaN."""
+    """None, where the host's optimizer hands it back as NaN; a NaN of the user's own cannot be told from that."""
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -274,6 +275,14 @@ class GatedSignals:
         for column in self._columns:
             column.settle()
 
+    def __repr__(self) -> str:
+        actions = [decision.action for column in self._columns for decision in column.decisions]
+        n_skipped = actions.count("skip")
+        return (
+            f"GatedSignals({len(self._columns)} columns, {len(actions)} entries, {len(actions) - n_skipped} taken, "
+            f"{n_skipped} skipped)"
+        )
+
     @property
     def entries(self) -> pd.Series | pd.DataFrame:
         """Long entries that were taken, at the bar of their fill."""
@@ -387,17 +396,23 @@ class GatedSignals:
         Raises
         ------
         DataError
-            If the portfolio has other rows or columns.
+            If it is no portfolio, has other rows or columns, fills an entry at another price than `price` (with or
+        without the slippage of ``terms``), or has trades of which none is an entry's; nothing is recorded then.
         RegistryError
             If the registry cannot be written.
         """
         shape = (len(self._board.index), len(self._columns))
+        if not (hasattr(pf, "wrapper") and hasattr(pf, "entry_trades")):
+            raise DataError(
+                f"record was given a {type(pf).__name__}, not a vectorbt.Portfolio. Give gated.portfolio(), or one of your own."
+            )
         if tuple(pf.wrapper.shape_2d) != shape or not pf.wrapper.index.equals(self._board.index):
             raise DataError(
                 f"the portfolio has the shape {tuple(pf.wrapper.shape_2d)}, the signals {shape}, or other times. Record the "
                 "portfolio that was made from these signals, whole and not sliced."
             )
         trades = pf.entry_trades.records
+        self._check_fills(trades)
         is_grouped = pf.wrapper.grouper.is_grouped()
         returns = None if is_grouped else np.asarray(pf.returns()).reshape(shape)
         for place, column in enumerate(self._columns):
@@ -409,6 +424,38 @@ class GatedSignals:
     def pattern_of(self, entry_bar: int, side: int, column: int = 0) -> str | None:
         """Id of the pattern whose order fills at `entry_bar`, None where none asked for it."""
         return self._columns[column].pattern_of(entry_bar, side)
+
+    def _check_fills(self, trades: pd.DataFrame) -> None:
+        """Refuse trades that are not at the prices at which the signals fill; warn of those of no entry."""
+        price, slippage = self.price.to_numpy().reshape(-1, len(self._columns)), self.terms["slippage"]
+        n_unregistered = 0
+        names = ("col", "entry_idx", "direction", "entry_price")
+        for place, bar, direction, px in zip(*(trades[name].tolist() for name in names), strict=True):
+            side = -1 if direction else 1
+            if self._columns[place].pattern_of(bar, side) is None:
+                n_unregistered += 1
+                continue
+            expected = price[bar, place]
+            if not any(math.isclose(px, expected * (1 + side * cost), rel_tol=1e-9) for cost in (0.0, slippage)):
+                raise DataError(
+                    f"the portfolio enters at bar {bar} ({self._board.index[bar]}) at {px:g}, but the signals fill there at "
+                    f"{expected:g}{f' with a slippage of {slippage:g}' if slippage else ''}. Make it with "
+                    "price=gated.price, and give a slippage to gate_signals too."
+                )
+        if n_unregistered and n_unregistered == len(trades):
+            bar, px, place = (trades[name].iloc[0] for name in ("entry_idx", "entry_price", "col"))
+            raise DataError(
+                f"none of the portfolio's {len(trades)} trades is of an entry of these signals: the first is at bar {bar} "
+                f"({self._board.index[bar]}) at {px:g}, where the price is {price[bar, place]:g} and no entry of that side fills. Make it from "
+                "gated.entries and the rest, with price=gated.price."
+            )
+        if n_unregistered:
+            warnings.warn(
+                f"{n_unregistered} of the portfolio's {len(trades)} trades are of no entry of these signals; they have no "
+                "row in the registry.",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def _orders(self) -> list[Orders]:
         return [

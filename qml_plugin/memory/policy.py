@@ -10,6 +10,7 @@ from qml_plugin.gate import GateSettings, Requirements
 
 MODES = ("record", "shadow", "gate")
 TEACHERS = ("shadow", "executed")
+_MOST_NEIGHBOURS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,11 @@ class Policy:
             raise DataError(f"teachers {self.teachers!r} is unknown. Use one of {', '.join(map(repr, TEACHERS))}.")
         if not (isinstance(self.n_neighbours, int) and self.n_neighbours >= 1):
             raise DataError(f"n_neighbours is {self.n_neighbours!r}. It is a count: use a whole number from 1 on.")
+        if self.n_neighbours > _MOST_NEIGHBOURS:
+            raise DataError(
+                f"n_neighbours is {self.n_neighbours}. So many are no longer near, and each decision holds them all: use at "
+                f"most {_MOST_NEIGHBOURS}, such as 10."
+            )
         if self.kelly_fraction is not None and not _is_share(self.kelly_fraction):
             raise DataError(
                 f"kelly_fraction is {self.kelly_fraction!r}. It is a share of the Kelly stake: use more than 0 and at most 1, "

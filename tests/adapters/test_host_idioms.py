@@ -414,3 +414,20 @@ assert_same_results(bare, mine)
 
 def test_a_search_in_record_mode_finds_what_the_bare_host_finds():
     subprocess.run([sys.executable, "-c", IDENTICAL], env={**os.environ, "TQDM_DISABLE": "1"}, check=True, timeout=240)
+
+
+def test_a_misspelt_setting_is_warned_of_and_ordinary_parameters_are_not():
+    with pytest.warns(
+        UserWarning, match=r"Misspelt.kelly_fracton is no setting of PatternMixin, which has 'kelly_frac"
+    ):
+        type("Misspelt", (PatternMixin, Strategy), {"kelly_fracton": 0.5})
+    ordinary = {
+        "mode1": 1,
+        "seeds": 2,
+        "symbols": 3,
+        "barrier": 4,
+        "stop_loss_atr": 2.0,
+        "n_entries": 5,
+        "take_profit": 1,
+    }
+    type("Ordinary", (PatternMixin, Strategy), ordinary)  # warnings are errors here

@@ -173,6 +173,39 @@ def test_a_portfolio_of_ones_own_is_joined_too():
         gated.record(vbt.Portfolio.from_signals(BARS.Close[:100], gated.entries[:100], freq="1h"))
 
 
+def test_a_portfolio_that_fills_elsewhere_is_refused_and_the_good_run_stays():
+    import vectorbt as vbt
+
+    gated = gate_signals(BARS, LONGS, exits=DOWN, slippage=0.001)
+    good = dict(gated.record(gated.portfolio()).returns)
+    own = {"price": gated.price, "freq": "1h"}
+    at_close = vbt.Portfolio.from_signals(BARS.Close, gated.entries, gated.exits, freq="1h")
+    other_slippage = vbt.Portfolio.from_signals(BARS.Close, gated.entries, gated.exits, **own, slippage=0.002)
+    unrelated = vbt.Portfolio.from_signals(BARS.Close, ~gated.entries & (np.arange(240) == 7), **own)
+    for pf, message in [
+        (at_close, r"enters at bar \d+ \(20.* at .*, but the signals fill there at .*price=gated.price"),
+        (other_slippage, "with a slippage of 0.001. Make it with"),
+        (unrelated, "none of the portfolio's 1 trades is of an entry of these signals: the first is at bar 7"),
+        ("hello", "record was given a str, not a vectorbt.Portfolio"),
+    ]:
+        with pytest.raises(DataError, match=message):
+            gated.record(pf)
+        assert gated.returns == good
+    same = vbt.Portfolio.from_signals(BARS.Close, gated.entries, gated.exits, **own, slippage=0.001)
+    assert gated.record(same).returns.keys() == good.keys()
+    more = gated.entries | (np.arange(240) == 1)
+    with pytest.warns(UserWarning, match=r"1 of the portfolio's \d+ trades are of no entry"):
+        gated.record(vbt.Portfolio.from_signals(BARS.Close, more, gated.exits | (np.arange(240) == 2), **own))
+    assert gated.runs[0].metrics["n_unregistered_trades"] == 1
+
+
+def test_gated_signals_show_themselves_in_one_line():
+    with one_in_three_skipped():
+        gated = gate_signals(BARS, LONGS, SHORTS, mode="shadow")
+    n, n_skipped = len(gated.decisions), sum(decision.action == "skip" for decision in gated.decisions)
+    assert repr(gated) == f"GatedSignals(1 columns, {n} entries, {n - n_skipped} taken, {n_skipped} skipped)"
+
+
 def test_with_fill_at_the_close_signals_stay_on_their_bar():
     gated = gate_signals(BARS, LONGS, SHORTS, mode="record", fill="close")
     assert gated.entries.equals(LONGS.rename(gated.entries.name))
@@ -261,7 +294,12 @@ def test_a_setup_of_the_future_is_refused_and_the_run_fails(tmp_path):
     [
         ({"short_entries": LONGS}, "asks to buy and to sell"),
         ({"long_entries": LONGS.astype(float)}, "long_entries holds float64, not True and False"),
-        ({"long_entries": LONGS[:100]}, "long_entries has another index than the bars: 100 rows against 240"),
+        ({"long_entries": LONGS[:100]}, "long_entries has another index than the bars: it ends before the bar 100, "),
+        ({"long_entries": LONGS.set_axis(LONGS.index + pd.Timedelta("1min"))}, rf"row 0 is .*01:00, the bar {BARS.index[0]}"),
+        ({"long_entries": None}, "neither long_entries nor short_entries was given"),
+        ({"long_entries": pd.DataFrame(index=BARS.index)}, "the entries have no columns"),
+        ({"gate_model": "xgbost"}, "gate_model 'xgbost' is unknown. Use one of 'auto', 'logistic', 'xgboost', 'frozen'"),
+        ({"n_neighbours": 10**9}, "n_neighbours is 1000000000. So many are no longer near"),
         ({"long_entries": LONGS.to_numpy()[:100]}, r"long_entries has the shape \(100,\)"),
         ({"stop": 1.5}, "stop is 1.5. A number is a fraction of the close"),
         ({"stop": BARS.Close * 1.01}, "does not lie below the close"),

@@ -209,6 +209,18 @@ def test_a_stop_lies_where_atr_puts_it_and_nowhere_without_it():
             r"side of Bad.signals is .*2.* at bar 0. It must be \+1",
         ),
         (lambda bars: Signals(*[np.zeros(3)] * 4), r"side of Bad.signals has shape \(3,\), but there are 50 bars"),
+        (
+            lambda bars: np.ones(len(bars)),
+            r"Bad.signals returned a ndarray, not Signals. Return with_stops\(bars, side\)",
+        ),
+        (lambda bars: with_stops(bars, np.ones(3)), r"side has the shape \(3,\), but there are 50 bars"),
+        *[
+            (
+                lambda bars, given=given: with_stops(bars, np.ones(len(bars)), **given),
+                f"{next(iter(given))} is .* a distance",
+            )
+            for given in ({"stop_loss_atr": -2.0}, {"stop_loss_atr": 0}, {"take_profit_rr": np.nan})
+        ],
     ],
 )
 def test_signals_that_no_host_could_play_are_refused(asked, message):
@@ -223,5 +235,9 @@ def test_signals_that_no_host_could_play_are_refused(asked, message):
 def test_a_parameter_that_is_not_there_is_named():
     with pytest.raises(DataError, match=r"RSIReversion has no parameter 'rsi'. .* atr_period, .*rsi_period"):
         RSIReversion.arrays(GOOG, rsi=3)
+    with pytest.raises(
+        DataError, match=r"no parameter 'stepp'. Did you mean 'step'\? .*it has reverses, size, step, and"
+    ):
+        EveryTenth.arrays(GOOG, stepp=3)
     with pytest.raises(NotImplementedError, match=r"ArrayStrategy has no signals. Write: def signals"):
         ArrayStrategy.arrays(GOOG)
