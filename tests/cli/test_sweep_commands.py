@@ -133,3 +133,17 @@ def test_a_termination_ends_in_a_sentence_and_keeps_what_had_finished(qml, scrip
     assert "--resume goes on from there" in err
     assert len(list(Path("results/sweeps").glob("*/cells/*.json"))) == 2
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_an_interruption_before_any_point_is_recorded(qml, script, monkeypatch):
+    start_run = PatternRegistry.start_run
+
+    def interrupted(self, run):
+        start_run(self, run)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PatternRegistry, "start_run", interrupted)
+    db = "sqlite:///x.db"
+    code, _, err = qml("sweep", "MovingAverageCross", "--data", "walk.csv", "--grid", "fast=3,5", "--set", "slow=12", "--set", "mode=record", "--db", db, *CASH)  # fmt: skip
+    assert (code, "stopped." in err) == (130, True)
+    assert [(run["kind"], run["status"]) for run in PatternRegistry(db).get_runs()] == [("sweep", "interrupted")]
