@@ -98,10 +98,16 @@ def options_of(strategy: type, options: Mapping[str, Any], swept: Mapping[str, A
     fixed = {name: value for name, value in options.items() if name not in HOST_OPTIONS}
     for name in (*swept, *fixed):
         if not isinstance(name, str) or not hasattr(strategy, name) or name.startswith("_") or name in vars(Strategy):
+            if name in SETTINGS and not is_remembering(strategy):
+                raise DataError(
+                    f"{name} is a setting of PatternMixin, which {strategy.__name__} does not have. Add the mixin, or leave "
+                    f"{name} away."
+                )
             near = difflib.get_close_matches(str(name), [*known, *HOST_OPTIONS], n=1)
             own = [found for found in known if found not in SETTINGS]
+            listed = (", ".join(own[:10]) + (", …" if len(own) > 10 else "")) or "none"
             raise DataError(
-                f"{strategy.__name__} has no parameter {name!r}: {', '.join(own[:10])} are there. A parameter is a class "
+                f"{strategy.__name__} has no parameter {name!r}: it has {listed}. A parameter is a class "
                 f"attribute; an option of the host is one of {', '.join(HOST_OPTIONS)}."
                 + (f" Did you mean {near[0]!r}?" if near else "")
             )

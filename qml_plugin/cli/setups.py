@@ -39,6 +39,8 @@ def setups(
 
     if html is not None and html.suffix.lower() not in (".html", ".htm"):
         raise DataError(f"{html} is no .html file. Name the page FILE.html.")
+    if swing_model not in ("atr", "fractal"):
+        raise typer.BadParameter(f"--swing-model is {swing_model!r}. It must be atr or fractal.")
     bars = read_series(data, symbol, timeframe, tz)
     with telling_of_compilation():
         found = find_quasimodo(bars, swing_model=swing_model, swing_atr=swing_atr, fractal_bars=fractal_bars)

@@ -48,7 +48,8 @@ def sweep(
 ) -> None:  # fmt: skip
     """Run a strategy at many points of a grid, in parallel; trades and equity of each are kept. Exit code 1 if any failed.
 
-    Example: `qml sweep QMLStrategy --data GOOG --grid atr_period=10,14,20 --jobs 2 --set cash=1000000`
+    Examples: `qml sweep QMLStrategy --data GOOG --grid atr_period=10,14,20 --jobs 2 --set cash=1000000`;
+    `qml sweep MovingAverageCross --data GOOG --grid fast=5,10,20 --set cash=1000000 --set exclusive_orders=true --set finalize_trades=true`
     """
     from qml_plugin.features.table import check_target, write_table
     from qml_plugin.sweeps import sweep as run
@@ -56,7 +57,7 @@ def sweep(
     if out is not None:
         check_target(out, may_replace=True)
     with _interruptible(), telling_of_compilation():
-        arguments = _common(strategy, data, grid, options)
+        arguments = _common(strategy, data, grid, options, search, jobs)
         result = run(
             *arguments[:3], n_jobs=jobs, resume=resume, search=search, n_points=points, objective=objective, registry=db,
             time_limit_s=time_limit, retries=retries, seed=seed, folder=folder, **arguments[3],
@@ -82,12 +83,12 @@ def walk_forward(
 ) -> None:  # fmt: skip
     """Search in each training window, trade the next one with the choice, and stitch those windows. Exit code 1 if any failed.
 
-    Example: `qml walk-forward MovingAverageCross --data GOOG --grid fast=5,10,20 --train 800 --test 200 --set cash=1000000`
+    Example: `qml walk-forward MovingAverageCross --data GOOG --grid fast=5,10,20 --train 800 --test 200 --set cash=1000000 --set exclusive_orders=true --set finalize_trades=true`
     """
     from qml_plugin.sweeps import walk_forward as run
 
     with _interruptible(), telling_of_compilation():
-        arguments = _common(strategy, data, grid, options)
+        arguments = _common(strategy, data, grid, options, search, jobs)
         result = run(
             *arguments[:3], train=train, test=test, purge=_bars(purge), warmup=_bars(warmup), anchored=anchored, by=by,
             n_jobs=jobs, resume=resume, search=search, n_points=points, objective=objective, registry=db,
@@ -106,15 +107,30 @@ def walk_forward(
     )
     say(f"folder    {result.folder}")
     if len(result.failed):
+        say(
+            inert(
+                f"failed    {len(result.failed)} of {len(result.folds)} windows; first: {result.failed['error'].iloc[0]}"
+            )
+        )
         raise typer.Exit(1)
 
 
 def _common(
-    strategy: str, data: list[str], grid: list[str], options: list[str] | None
+    strategy: str, data: list[str], grid: list[str], options: list[str] | None, search: str, jobs: int
 ) -> tuple[str, Any, dict[str, Any], dict[str, Any]]:
     """What both commands are given, as the functions take it."""
     from qml_plugin.errors import DataError
     from qml_plugin.sweeps.points import parse_grid, value_of
+    from qml_plugin.sweeps.search import SEARCHES
+
+    if search not in SEARCHES:
+        raise typer.BadParameter(f"--search is {search!r}. It must be one of {', '.join(SEARCHES)}.")
+    if jobs == 0:
+        raise typer.BadParameter("--jobs is 0. It is a number of processes, or -1 for one on each processor.")
+    try:
+        values = parse_grid(grid)
+    except DataError as error:
+        raise typer.BadParameter(str(error)) from error
 
     os.environ.setdefault("TQDM_DISABLE", "1")
     if "" not in sys.path:
@@ -123,14 +139,14 @@ def _common(
     for text in options or []:
         name, equals, value = text.partition("=")
         if not equals:
-            raise DataError(f"--set {text!r} is not understood. Write name=value, such as cash=1000000.")
+            raise typer.BadParameter(f"--set {text!r} is not understood. Write name=value, such as cash=1000000.")
         given[name.strip()] = value_of(value)
     files = dict(_symbol_and_bars(text) for text in data)
     if len(files) < len(data):
         raise DataError("--data names a symbol twice. Give each file a symbol of its own: --data GOOG=goog.csv.")
     if len(files) == 1 and "symbol" in given:
         files = {str(given.pop("symbol")): next(iter(files.values()))}
-    return _SHIPPED.get(strategy, strategy), files, parse_grid(grid), given
+    return _SHIPPED.get(strategy, strategy), files, values, given
 
 
 def _symbol_and_bars(text: str) -> tuple[str, Any]:
@@ -161,6 +177,11 @@ def _print_sweep(result: SweepResult) -> None:
             for row in done.head(_N_SHOWN).to_dict("records")
         ],
     )  # fmt: skip
+    if n_open := int((done["n_trades"] == 0).sum()):
+        say(
+            f"no trade  {n_open} of {len(done)} points closed no trade and are not chosen; --set exclusive_orders=true closes a "
+            "position with the next signal, --set finalize_trades=true with the last bar"
+        )
     if len(done) > _N_SHOWN:
         say(f"and {len(done) - _N_SHOWN} more; --out FILE writes all")
     try:

@@ -15,7 +15,6 @@ from rich.table import Table
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 DEFAULT_DB = "sqlite:///results/experiments.db"
 Db = Annotated[str, typer.Option("--db", metavar="URL", help="Registry to use.", envvar="QML_DB")]
-_COMPILE_SECONDS = 20
 _LONGEST_NAME = 48
 
 
@@ -39,17 +38,13 @@ class ProgressLine:
 @contextmanager
 def telling_of_compilation() -> Iterator[None]:
     """Within the block, one line on stderr before the first kernel that must be compiled; none where the cache holds all."""
-    from qml_plugin.features.compiled import when_compiling
+    from qml_plugin.features.compiled import COMPILING, when_compiling
 
     told: list[str] = []
 
     def tell(name: str) -> None:
         if not told:
-            typer.echo(
-                f"compiling the feature kernels, once per machine and version, about {_COMPILE_SECONDS} s "
-                "(qml warmup does it ahead) ...",
-                err=True,
-            )
+            typer.echo(COMPILING, err=True)
         told.append(name)
 
     with when_compiling(tell):

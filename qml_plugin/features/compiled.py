@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from qml_plugin.features.versions import kernels_sha256
 
 F = TypeVar("F", bound=Callable[..., Any])
 Listener = Callable[[str], object]
+COMPILING = "compiling the feature kernels, once per machine and version, about a minute (qml warmup does it ahead) ..."
 
 _listeners: list[Listener] = []
 
@@ -28,15 +30,25 @@ class _SharedSourceCache(FunctionCache):
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         found = super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
         if found is None:
+            if not _listeners:
+                _say_once()
             for tell in _listeners:
                 tell(f"{self._py_func.__module__.rpartition('.')[2]}.{self._py_func.__name__}")
         return found
 
 
 @functools.cache
+def _say_once() -> None:
+    """One line for those who wait at a terminal and did not ask to be told."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[K{COMPILING}\n")
+        sys.stderr.flush()
+
+
+@functools.cache
 def _warn_of_no_cache() -> None:
     warnings.warn(
-        "compiled kernels cannot be kept: no folder for them can be written. Every process compiles anew, for some 20 s; "
+        "compiled kernels cannot be kept: no folder for them can be written. Every process compiles anew, for about a minute; "
         "let NUMBA_CACHE_DIR name one that can.",
         RuntimeWarning,
         stacklevel=3,

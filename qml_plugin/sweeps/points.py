@@ -15,6 +15,8 @@ from qml_plugin.errors import DataError
 Point = dict[str, Any]
 Places = tuple[int, ...]
 _MOST_POINTS = 1_000_000
+_MOST_DRAWS_A_POINT = 20
+_DRAWS_AT_ONCE = 1_000
 
 
 class Named(dict[str, Any]):
@@ -95,13 +97,47 @@ class Grid:
             raise DataError(f"none of the {len(self)} points of the grid meets the constraint. Widen one or the other.")
         return found
 
+    @property
+    def is_vast(self) -> bool:
+        """Whether there are more points than are walked through."""
+        return len(self) > _MOST_POINTS
+
     def drawn(self, n_points: int, seed: int) -> list[Places]:
-        """So many places at random, without repetition, in order of the grid."""
+        """So many places at random, without repetition, in order of the grid.
+
+        Raises
+        ------
+        DataError
+            If no place may be tried, or a constraint on a vast grid lets too few of the places drawn pass.
+        """
+        if self.is_vast:
+            return self._drawn_unseen(n_points, seed)
         found = self.places()
         if n_points >= len(found):
             return found
         chosen = np.random.default_rng(seed).choice(len(found), n_points, replace=False)
         return [found[place] for place in sorted(chosen)]
+
+    def _drawn_unseen(self, n_points: int, seed: int) -> list[Places]:
+        """The same from a grid that is too large to be walked through: each draw is kept if it is new and admitted."""
+        if n_points > _MOST_POINTS:
+            raise DataError(f"n_points is {n_points:,}, and {_MOST_POINTS:,} at most are drawn. Take fewer.")
+        rng = np.random.default_rng(seed)
+        sizes = [len(tried) for tried in self.values.values()]
+        found: set[Places] = set()
+        n_draws, most = 0, _MOST_POINTS + _MOST_DRAWS_A_POINT * n_points
+        while n_draws < most:
+            for drawn in rng.integers(0, sizes, size=(_DRAWS_AT_ONCE, len(sizes))).tolist():
+                places = tuple(drawn)
+                if places not in found and self.admits(places):
+                    found.add(places)
+                    if len(found) == n_points:
+                        return sorted(found)
+            n_draws += _DRAWS_AT_ONCE
+        raise DataError(
+            f"{n_draws:,} draws from the {len(self):,} points of the grid found {len(found):,} that meet the constraint, and "
+            f"n_points is {n_points:,}. Take fewer points, or a grid that fits the constraint better."
+        )
 
     def neighbourhood(self, places: Places) -> Iterator[Places | None]:
         """The place itself and those at most one step away in each ordered parameter; None for steps off the grid.

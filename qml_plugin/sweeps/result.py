@@ -18,6 +18,7 @@ from qml_plugin.sweeps.points import Grid, Places, shown
 _AFTER = ("objective", "status", "run_id", "error")
 _HOW = ("mean", "median", "min", "max")
 _LOW_QUANTILE = 0.25
+_N_LISTED = 40
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,7 +145,7 @@ class SweepResult:
         if how not in _HOW:
             raise DataError(f"how {how!r} is unknown. Use one of {', '.join(map(repr, _HOW))}.")
         table = self._of(symbol)
-        _known(metric, list(table.select_dtypes("number").columns), "metric")
+        _known(metric, self._metrics, "metric")
         for name, value in (where or {}).items():
             _known(shown(value), [shown(tried) for tried in self._grid.values[name]], f"value of {name}")
             table = table[table[name] == shown(value)]
@@ -167,6 +168,8 @@ class SweepResult:
         symbol : str, optional
             Only this one; otherwise the mean over all symbols counts, of points that finished on all of them.
 
+        A point that closed no trade has no value here: what it shows is a position left open, or nothing at all.
+
         Returns
         -------
         Series
@@ -179,14 +182,12 @@ class SweepResult:
         """
         table = self._of(symbol)
         metric = "objective" if by == "plateau" else by
-        _known(metric, list(table.select_dtypes("number").columns), "metric")
+        _known(metric, self._metrics, "metric")
         n_symbols = table["symbol"].nunique() if "symbol" in table else 1
-        values = table[metric].where(table["status"] == "finished").to_numpy(float).reshape(n_symbols, -1).mean(axis=0)
+        is_eligible = (table["status"] == "finished") & (table["n_trades"] > 0)
+        values = table[metric].where(is_eligible).to_numpy(float).reshape(n_symbols, -1).mean(axis=0)
         if not np.isfinite(values).any():
-            raise DataError(
-                f"no point has a value of {metric}: {self.n_tested} of {len(self.table)} points finished. result.failed lists "
-                "the errors; without trades there is no Sharpe ratio."
-            )
+            raise DataError(self._why_none(table, self.objective if metric == "objective" else metric))
         scores = plateau_scores(self._grid, self._places, values) if by == "plateau" else values
         if not np.isfinite(scores).any():
             raise DataError(
@@ -201,6 +202,23 @@ class SweepResult:
         if n_symbols == 1:
             found["run_id"] = table["run_id"].iloc[place]
         return pd.Series(found, dtype=object)
+
+    @property
+    def _metrics(self) -> list[str]:
+        """Columns of the table that measure a point."""
+        return [str(name) for name in self.table.select_dtypes("number") if name not in self._grid.names]
+
+    def _why_none(self, table: pd.DataFrame, metric: str) -> str:
+        """Why no point can be chosen."""
+        done = table[table["status"] == "finished"]
+        text = f"no point has a value of {metric}: {len(done)} of {len(table)} points finished"
+        if len(done) and not (done["n_trades"] > 0).any():
+            text += (
+                ", and none of them closed a trade. exclusive_orders closes a position with the next signal, finalize_trades "
+                "with the last bar"
+            )
+        errors = table["error"].dropna()
+        return text + (f". The first error: {errors.iloc[0]}" if len(errors) else ".")
 
     def _of(self, symbol: str | None) -> pd.DataFrame:
         if symbol is None:
@@ -267,7 +285,7 @@ def _known(name: object, names: Sequence[Any], what: str) -> None:
     if name in names:
         return
     near = difflib.get_close_matches(str(name), list(map(str, names)), n=1)
+    listed = ", ".join(map(str, list(names)[:_N_LISTED])) + (", …" if len(names) > _N_LISTED else "")
     raise DataError(
-        f"there is no {what} {name!r}: {', '.join(map(str, list(names)[:10]))} are there."
-        + (f" Did you mean {near[0]!r}?" if near else "")
+        f"the sweep has no {what} {name!r}: it has {listed}." + (f" Did you mean {near[0]!r}?" if near else "")
     )

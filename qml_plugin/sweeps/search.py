@@ -208,6 +208,12 @@ class Asked:
         modes = self.grid.values.get("mode") or [self.fixed.get("mode", getattr(self.strategy, "mode", None))]
         return self.registry is not None and any(mode != "record" for mode in modes)
 
+    def first_place(self) -> Places:
+        """A place of the search, for what is the same at all of them; DataError where the grid cannot be searched."""
+        if self.search == "random" and self.grid.is_vast:
+            return self.grid.drawn(self.n_points or 1, self.seed)[0]
+        return self.grid.places()[0]
+
     def folder_of(self, given: str | Path | None) -> Path:
         """Where the folders of sweeps are."""
         if given is not None:
@@ -321,9 +327,9 @@ def swept(
         "snapshot": None if start is None else asdict(start.snapshot),
     }  # fmt: skip
     folder.write_manifest(manifest)
-    if asked.registry is not None:
-        asked.registry.start_run(run)
     try:
+        if asked.registry is not None:
+            asked.registry.start_run(run)
         result = _carried_out(course, how, hosts)
     except BaseException as error:
         status = "failed" if isinstance(error, Exception) else "interrupted"
@@ -381,6 +387,8 @@ def _carried_out(course: _Course, how: How, hosts: Mapping[str, Any]) -> SweepRe
 
 
 def _n_points(asked: Asked) -> int:
+    if asked.search == "random" and asked.grid.is_vast:
+        return asked.n_points or 1
     n_all = len(asked.grid.places())
     return n_all if asked.n_points is None else min(n_all, asked.n_points)
 
@@ -576,7 +584,7 @@ def start_of(asked: Asked, kept: Mapping[str, Any] | None) -> Start:
 def _run_of(course: _Course, hosts: Mapping[str, Any]) -> Run:
     """The record of the search itself."""
     asked, first = course.asked, course.markets[0]
-    places = next(iter(asked.grid.places()))
+    places = asked.first_place()
     run = course.point(first, hosts[first.symbol], places).run
     hashes = [market.bars.sha256() for market in course.markets]
     searched: dict[str, object] = {

@@ -148,6 +148,8 @@ def walk_forward(
         strategy, data, grid, constraint=constraint, search=search, n_points=n_points, objective=objective, seed=seed,
         registry=registry, options={"finalize_trades": True, **options},
     )  # fmt: skip
+    if by not in (choices := ("plateau", "objective", *asked.metrics)):
+        raise DataError(f"by {by!r} is no way to choose. Use one of {', '.join(choices)}.")
     if len(asked.frames) > 1:
         raise DataError("walk_forward takes one symbol. Call it for each: their windows lie at other times.")
     how = How.of(n_jobs, time_limit_s, retries, resume, progress)
@@ -196,9 +198,9 @@ class _Walk:
         }  # fmt: skip
         self.kept.write_manifest(manifest)
         run = self._run(start, {"train": train, "test": test, "purge": purge, "warmup": warmup, "anchored": anchored})
-        if asked.registry is not None:
-            asked.registry.start_run(run)
         try:
+            if asked.registry is not None:
+                asked.registry.start_run(run)
             purge_bars = purge if isinstance(purge, int) else self._longest_reach(train, start)
             folds = list(folds_of(self._n_bars, train, test, purge_bars, warmup, anchored=anchored))
             if not folds:
@@ -325,7 +327,7 @@ class _Walk:
         asked = self.asked
         (market,) = markets_of(asked)
         backtest = cells.host_of(asked.strategy, market, asked.host)
-        point = asked.grid.point(asked.grid.places()[0])
+        point = asked.grid.point(asked.first_place())
         run = cells.begun_cell(
             asked.strategy, market, asked.host, {**asked.fixed, **point}, backtest=backtest, parent_run_id=None
         )

@@ -54,8 +54,9 @@ def test_writes_a_page_and_says_where(data, tmp_path):
 def test_refusals_name_what_is_wrong(data, tmp_path):
     with pytest.raises(DataError, match=r"setups.txt is no .html file"):
         run(data, "--html", tmp_path / "setups.txt")
-    with pytest.raises(DataError, match="swing_model is 'zigzag'"):
-        run(data, "--swing-model", "zigzag")
+    refused = run(data, "--swing-model", "zigzag")
+    assert refused.exit_code == 2
+    assert "--swing-model is 'zigzag'" in refused.stderr
     with pytest.raises(DataError, match="cannot be written"):
         run(data, "--html", tmp_path / "nowhere" / "setups.html")
     assert "no setup on the 900 bars" in run(data, "--swing-atr", 50).stdout

@@ -74,8 +74,6 @@ def test_a_shipped_strategy_is_recorded_under_its_symbol(qml, script):
     ("arguments", "message"),
     [
         (("--data", "walk.csv", "--grid", "evry=3"), "has no parameter 'evry'"),
-        (("--data", "walk.csv", "--grid", "every"), "Write name=10,14,20"),
-        (("--data", "walk.csv", "--grid", "every=3", "--set", "cash"), "Write name=value"),
         (("--data", "none.csv", "--grid", "every=3"), "none.csv cannot be read"),
         (("--data", "A=walk.csv", "--data", "A=walk.csv", "--grid", "every=3"), "names a symbol twice"),
     ],
@@ -84,6 +82,36 @@ def test_what_is_not_understood_is_refused_in_a_sentence(qml, script, arguments,
     code, _, err = qml("sweep", "mine.py:Mine", *arguments)
     assert code == 1
     assert message in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--grid", "every"),
+        ("--grid", "every=3", "--set", "cash"),
+        ("--grid", "every=3", "--search", "rnd"),
+        ("--grid", "every=3", "--jobs", "0"),
+    ],
+)
+def test_a_value_that_an_option_cannot_have_is_wrong_usage(qml, script, arguments):
+    code, out, err = qml("sweep", "mine.py:Mine", "--data", "walk.csv", *arguments)
+    assert (code, out) == (2, "")
+    assert arguments[-2] in err
+
+
+def test_a_point_without_a_closed_trade_is_not_chosen_and_the_reason_is_said(qml, script):
+    code, out, _ = qml("sweep", "mine.py:Mine", "--data", "walk.csv", "--grid", "every=1000,2000", *CASH)
+    assert code == 0
+    assert "no trade  2 of 2 points closed no trade" in out
+    assert (
+        "plateau   none: no point has a value of sharpe_annual: 2 of 2 points finished, and none of them closed" in out
+    )
+
+
+def test_walk_forward_shows_the_first_error(qml, script):
+    code, out, _ = qml("walk-forward", "mine.py:Mine", "--data", "walk.csv", "--grid", "every=7", "--train", "60", "--test", "60", "--purge", "5", "--retries", "0", *CASH)  # fmt: skip
+    assert code == 1
+    assert "The first error: ValueError: not every seventh" in out
 
 
 def test_walk_forward_prints_a_row_a_window(qml, script):
@@ -105,3 +133,17 @@ def test_a_termination_ends_in_a_sentence_and_keeps_what_had_finished(qml, scrip
     assert "--resume goes on from there" in err
     assert len(list(Path("results/sweeps").glob("*/cells/*.json"))) == 2
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_an_interruption_before_any_point_is_recorded(qml, script, monkeypatch):
+    start_run = PatternRegistry.start_run
+
+    def interrupted(self, run):
+        start_run(self, run)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PatternRegistry, "start_run", interrupted)
+    db = "sqlite:///x.db"
+    code, _, err = qml("sweep", "MovingAverageCross", "--data", "walk.csv", "--grid", "fast=3,5", "--set", "slow=12", "--set", "mode=record", "--db", db, *CASH)  # fmt: skip
+    assert (code, "stopped." in err) == (130, True)
+    assert [(run["kind"], run["status"]) for run in PatternRegistry(db).get_runs()] == [("sweep", "interrupted")]

@@ -174,6 +174,7 @@ def test_what_an_unfinished_sweep_left_is_moved_aside_where_it_is_not_resumed(ba
         ({"fats": [1]}, {}, r"Plain has no parameter 'fats': .*fast.* Did you mean 'fast'\?"),
         ({"fast": [1]}, {"comission": 0.1}, r"no parameter 'comission': .* Did you mean 'commission'\?"),
         ({"fast": [1]}, {"constraint": lambda p: p.fast > 1}, "none of the 1 points of the grid meets the constraint"),
+        ({"fast": [1]}, {"mode": "record"}, "mode is a setting of PatternMixin, which Plain does not have"),
         ({"fast": [1]}, {"objective": "sharp"}, "objective 'sharp' is no metric. Use one of .*sharpe_annual"),
         ({"fast": [1]}, {"registry": "sqlite:///x.db"}, "Plain has no PatternMixin"),
         ({"fast": [1]}, {"fast": 2}, "'fast' cannot be swept"),

@@ -55,6 +55,16 @@ def test_a_draw_is_of_the_grid_without_repetition_and_the_same_for_a_seed():
     assert grid.drawn(500, 7) == grid.places()
 
 
+def test_a_grid_beyond_walking_through_is_drawn_from():
+    values = {name: range(100) for name in "abcde"}
+    drawn = Grid(values).drawn(50, 7)
+    assert drawn == sorted(set(drawn)) == Grid(values).drawn(50, 7) != Grid(values).drawn(50, 8)
+    assert len(drawn) == 50
+    assert all(a < b for a, b, *_ in Grid(values, lambda p: p.a < p.b).drawn(50, 7))
+    with pytest.raises(DataError, match="draws from the 10,000,000,000 points of the grid found 0 that meet"):
+        Grid(values, lambda p: False).drawn(1, 7)
+
+
 @pytest.mark.parametrize("text", ["a", "a=", "=1", "a=3:1:1", "a=1:2:0", "a=1:2:x", "1a=3"])
 def test_a_grid_on_the_command_line_that_is_none_is_refused(text):
     with pytest.raises(DataError, match=r"--grid"):

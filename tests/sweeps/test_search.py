@@ -118,7 +118,7 @@ def test_a_surface_has_a_place_for_every_value_and_says_what_it_was_asked(tmp_pa
     ]:
         with pytest.raises(DataError, match=message):
             result.surface(*arguments)
-    with pytest.raises(DataError, match="no metric 'sharp'"):
+    with pytest.raises(DataError, match=r"no metric 'sharp': it has .*longest_trade_bars, objective"):
         result.best(by="sharp")
 
 

@@ -101,7 +101,7 @@ def test_it_is_recorded_with_all_its_searches_and_resumes_to_the_same(bars, tmp_
 
 def test_a_window_in_which_nothing_can_be_chosen_is_not_traded_and_named(bars, tmp_path):
     result = walked(bars, tmp_path, trouble="raise", purge=0, retries=0)
-    assert result.folds["error"].str.startswith("nothing chosen: no point has a value of objective").all()
+    assert result.folds["error"].str.startswith("nothing chosen: no point has a value of sharpe_annual").all()
     assert (result.equity == HOST["cash"]).all()
     assert len(result.failed) == len(result.folds)
 
@@ -110,6 +110,7 @@ def test_a_window_in_which_nothing_can_be_chosen_is_not_traded_and_named(bars, t
     ("options", "message"),
     [
         ({"train": 1}, "train is 1"),
+        ({"by": "foo"}, "by 'foo' is no way to choose. Use one of plateau, objective, .*sharpe_annual"),
         ({"purge": "long"}, "purge is 'long'. It is a number of bars, 0 or more, or auto"),
         ({"train": 400}, "420 bars are too few for train=400 and test=60"),
         ({"train": 300, "purge": 119}, "too few for train=300, test=60 and a purge of 119"),
