@@ -253,7 +253,7 @@ def test_a_second_tour_adds_no_rows(toured, repeated):
 
 
 def test_a_second_tour_decides_the_same(toured, repeated):
-    """Action, confidence, neighbours and trade of every decision; of the gate's also the reason and the threshold.
+    """Action, confidence, neighbours and trade of every decision; of the gate's also the reason, the threshold and the bucket.
 
     In the second tour a shadow run knows the scores that the other strategies' entries got in the first.
     """
@@ -262,7 +262,7 @@ def test_a_second_tour_decides_the_same(toured, repeated):
             execute(toured.out / name, "SELECT run_id, json_extract(params_json, '$.qml.mode') FROM experiments")
         )
         names = column_names(toured, name, "run_decisions")
-        kept = [i for i, column in enumerate(names) if column not in ("reason", "threshold")]
+        kept = [i for i, column in enumerate(names) if column not in ("reason", "threshold", "bucket_json")]
         after = repeated.tables[name]["run_decisions"]
         for ours, theirs in zip(before["run_decisions"], after, strict=True):
             if modes[ours[0]] == "shadow":
