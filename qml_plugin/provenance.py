@@ -217,9 +217,16 @@ def find_object(path: str) -> object:
         If there is no such module, file or name.
     """
     place, _, name = path.rpartition(":")
+    if not place:
+        place, name = path, ""
+    if place.endswith(".py") and not Path(place).is_file():
+        raise DataError(f"there is no file {place}. Name a class as path/to/file.py:Class or package.module:Class.")
     try:
         found: object = _module_of_file(Path(place)) if place.endswith(".py") else _imported(place)
+        module = found
         for part in name.split("."):
+            if not hasattr(found, part):
+                raise AttributeError(_missing(place, name, module))
             found = getattr(found, part)
     except (ImportError, AttributeError, OSError, ValueError) as error:
         if isinstance(error, DataError):
@@ -229,6 +236,18 @@ def find_object(path: str) -> object:
             "is looked for in the current folder too."
         ) from error
     return found
+
+
+def _missing(place: str, name: str, module: object) -> str:
+    """What a module lacks, and what it has."""
+    own = getattr(module, "__name__", "")
+    there = [
+        key
+        for key, value in vars(module).items()
+        if isinstance(value, (type, FunctionType)) and value.__module__ == own and not key.startswith("_")
+    ]
+    lacking = f"{place} has no {name}" if name else f"no class of {place} is named"
+    return f"{lacking}; it has {', '.join(there) or 'no class or function of its own'}"
 
 
 def _module_of_file(file: Path) -> ModuleType:
@@ -270,10 +289,13 @@ def _unimportable(what: str, error: BaseException) -> DataError:
     last = traceback.extract_tb(error.__traceback__)[-1]
     line = error.lineno if isinstance(error, SyntaxError) else last.lineno
     file = error.filename if isinstance(error, SyntaxError) else last.filename
-    return DataError(
-        f"{what} cannot be imported: {type(error).__name__}: {error}, at line {line} of {file}. What a script does beside "
-        "defining its classes belongs under: if __name__ == '__main__'."
+    advice = (
+        "Mend that first."
+        if isinstance(error, SyntaxError)
+        else "What a script does beside defining its classes belongs under: if __name__ == '__main__'."
     )
+    said = error.msg if isinstance(error, SyntaxError) else error
+    return DataError(f"{what} cannot be imported: {type(error).__name__}: {said}, at line {line} of {file}. {advice}")
 
 
 def source_folder(cls: type) -> Path:

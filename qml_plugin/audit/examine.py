@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -14,10 +16,11 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
+from qml_plugin.adapters.cells import HOST_OPTIONS, options_of
 from qml_plugin.adapters.recorded_run import nothing_recorded
 from qml_plugin.audit.findings import AuditReport, Finding, finding_of, order_of
 from qml_plugin.audit.futures import FUTURES, other_future
-from qml_plugin.audit.signal_runs import SignalSubject
+from qml_plugin.audit.signal_runs import ASKING, SignalSubject
 from qml_plugin.audit.start import start_findings
 from qml_plugin.audit.strategy_runs import StrategySubject, is_strategy
 from qml_plugin.audit.trace import Difference, Trace, differences
@@ -100,6 +103,7 @@ def audit(
     return AuditReport(
         examined.subject.name, label, len(frame), seed, tolerance, tuple(examined.cuts), examined.n_runs,
         time.monotonic() - started, tuple(sorted(examined.findings, key=order_of)), examined.compared(), tuple(examined.checks),
+        n_cuts,
     )  # fmt: skip
 
 
@@ -128,14 +132,16 @@ class _Examination:
             if base.error is not None:
                 bar = "before the first bar" if base.error[0] is None else f"at bar {base.error[0]}"
                 raise DataError(
-                    f"{self.subject.name} fails on the bars as they are, {bar}: {base.error[1]}. Mend that first."
+                    f"{self.subject.name} fails on the bars as they are, {bar}: {base.error[1].rstrip('.')}. Mend that first."
                 )
             if base.refused is not None and isinstance(self.subject, SignalSubject):
                 self.subject = replace(self.subject, is_gated=False)
                 text = f"gate_signals refuses these signals, so they were compared as they are: {base.refused}"
                 self.findings.append(Finding("raised", "future", "decision", "gate_signals", text))
             self.cuts = _cuts(base, self._n_cuts, np.random.default_rng(self.seed))
+            self._n_expected -= 2 * (self._n_cuts - len(self.cuts))
             self.base = self._run("again", state_bars=self.cuts)
+            self._check_ignored()
             self._note_unstable("rerun", differences(base, self.base, base.n_bars, tolerance=self.tolerance))
             self._change_the_future()
         with threads(2):
@@ -153,6 +159,16 @@ class _Examination:
         for kind, _ in self.base.arrays:
             counts[kind] = counts.get(kind, 0) + 1
         return counts | {kind: len(events) for kind, events in sorted(self.base.events.items())}
+
+    def _check_ignored(self) -> None:
+        states = self.base.states.values()
+        there = {name for _, name in self.base.arrays} | {name for state in states for name in state}
+        there |= self.base.events.keys()
+        if unknown := sorted(self._ignored - there):
+            raise DataError(
+                f"there is nothing named {unknown[0]!r} to ignore in {self.subject.name}: {', '.join(sorted(there)) or 'nothing'} "
+                "are compared. Name one of them."
+            )
 
     def _run(self, text: str, frame: pd.DataFrame | None = None, **options: Any) -> Trace:
         self._on_step(self.n_runs, max(self._n_expected, self.n_runs + 1), text)
@@ -253,6 +269,14 @@ class _Examination:
             )
             self.findings.append(Finding("blind", "future", "order", "order", text))
             return
+        could_ask = isinstance(self.subject, StrategySubject) or any(name in ASKING for _, name in base.arrays)
+        if could_ask and not base.events.get("order"):
+            text = (
+                f"{self.subject.name} asked for no order on these bars: nothing of what it trades was proved. "
+                "Audit it where it trades."
+            )
+            self.findings.append(Finding("blind", "future", "order", "order", text))
+            return
         if not self._has_reacted:
             cut = self.cuts[0]
             changed = other_future(self.frame, cut, "garbage", np.random.default_rng([self.seed, cut]))
@@ -345,10 +369,27 @@ def _subject_of(
             found = find_object(subject)
     if is_strategy(found):
         # Enough for a thousand units; the same in all runs, whatever prices their futures reach.
+        options_of(found, parameters or {}, {})
+        _check_names("Backtest", host, HOST_OPTIONS)
         cash = max(10_000.0, _CASH_IN_PRICES * float(frame["High"].max()))
         return StrategySubject(found, parameters or {}, {"cash": cash, **host})
     if isinstance(found, type) or not callable(found):
         raise DataError(
             f"{subject!r} is neither a Strategy of backtesting.py nor a function of a frame of bars. Name a class or function."
         )
+    if host:
+        from qml_plugin.adapters.vectorbt import gate_signals
+
+        _check_names("gate_signals", host, list(inspect.signature(gate_signals).parameters)[2:])
     return SignalSubject(found, parameters or {}, host, is_gated)
+
+
+def _check_names(taker: str, given: Mapping[str, Any], known: Collection[str]) -> None:
+    """Refuse an option that its taker does not have."""
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise DataError(
+                f"{taker} has no option {name!r}: it has {', '.join(known)}."
+                + (f" Did you mean {near[0]!r}?" if near else "")
+            )

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ class AuditReport:
     """What an audit did and found; ``str()`` of it is for people, `as_dict` for programs.
 
     ``verdict`` is ``"clean"``, ``"leak"``, or ``"refused"`` where nothing can be said. ``cuts`` are the bars after which the
-    future was replaced; ``compared`` counts what was compared in the first run, by kind.
+    future was replaced, fewer than ``n_cuts_asked`` where there are no more; ``compared`` counts what was compared in the first run, by kind.
     """
 
     subject: str
@@ -79,6 +80,7 @@ class AuditReport:
     findings: tuple[Finding, ...]
     compared: Mapping[str, int] = field(default_factory=dict)
     checks: tuple[str, ...] = ()
+    n_cuts_asked: int = 0
 
     @property
     def leaks(self) -> tuple[Finding, ...]:
@@ -98,8 +100,20 @@ class AuditReport:
     def as_dict(self) -> dict[str, Any]:
         """Plain values that JSON can take."""
         plain = asdict(self) | {"verdict": self.verdict, "exit_code": self.exit_code}
-        found: dict[str, Any] = json.loads(json.dumps(plain, default=shown, allow_nan=True), parse_constant=str)
+        found: dict[str, Any] = json.loads(
+            json.dumps(plain, default=partial(shown, digits=None), allow_nan=True), parse_constant=str
+        )
         return found
+
+    def cuts_made(self) -> str:
+        """How many cuts were made, and why not as many as were asked for."""
+        made = f"{len(self.cuts)} cut{'' if len(self.cuts) == 1 else 's'}"
+        if len(self.cuts) >= self.n_cuts_asked:
+            return made
+        return (
+            f"{made} ({self.n_cuts_asked} were asked for; there are no more bars between the first decision and the last bars, "
+            "which are left to compare)"
+        )
 
     def headline(self) -> str:
         """The verdict in a sentence."""
@@ -139,6 +153,8 @@ def finding_of(
     place = f"at bar {difference.bar}" + (f" ({stamp})" if stamp else "")
     what = _what(difference)
     a, b = shown(difference.value), shown(difference.other)
+    if a == b:  # they part in a later digit
+        a, b = shown(difference.value, digits=None), shown(difference.other, digits=None)
     if check == "future":
         text = f"{what} {place} is {a}, but {b} where {_FUTURES.get(future or '', future)} follow bar {cut}"
         text += f"; seen at {len(leads)} of {n_compared} cuts. {_hint(difference, leads)}"
@@ -163,14 +179,18 @@ def order_of(finding: Finding) -> tuple[int, int, int]:
     return GRADES.index(finding.grade), kind, finding.bar or 0
 
 
-def shown(value: Any) -> str:
-    """A value as a message shows it: numbers to the last digit, long things cut short."""
+def shown(value: Any, digits: int | None = 9) -> str:
+    """A value as a message shows it: numbers to so many digits, None all of them; long things cut short."""
     if isinstance(value, (np.generic, np.ndarray)):
         value = value.item() if value.ndim == 0 else value.tolist()
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
     if isinstance(value, Mapping):
-        text = ", ".join(f"{name}={shown(item)}" for name, item in value.items() if item is not None)
+        text = ", ".join(f"{name}={shown(item, digits)}" for name, item in value.items() if item is not None)
     elif isinstance(value, (list, tuple)):
-        text = "(" + ", ".join(map(shown, value)) + ")" if value else "none"
+        text = "(" + ", ".join(shown(item, digits) for item in value) + ")" if value else "none"
+    elif isinstance(value, float) and digits is not None and math.isfinite(value):
+        text = f"{value:.{digits}g}"
     else:
         text = "NaN" if isinstance(value, float) and math.isnan(value) else str(value)
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"

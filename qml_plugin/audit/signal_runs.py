@@ -16,7 +16,7 @@ from qml_plugin.errors import DataError
 from qml_plugin.records import Setup, Signals
 
 _USUAL = ("entries", "exits", "short_entries", "short_exits")
-_ASKING = ("side", "entries", "exits", "short_entries", "short_exits")
+ASKING = ("side", "entries", "exits", "short_entries", "short_exits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def _note(trace: Trace, name: str, value: Any) -> None:
         trace.arrays["signal", name] = rows.copy()
         if isinstance(value, pd.DataFrame):
             trace.columns["signal", name] = tuple(map(str, value.columns))
-        if name in _ASKING and rows.dtype.kind in "bif":
+        if name in ASKING and rows.dtype.kind in "bif":
             asks = np.nan_to_num(rows.astype(float)) != 0
             for bar in np.flatnonzero(asks.reshape(len(rows), -1).any(axis=1)).tolist():
                 trace.add("order", bar, {name: shown_row(rows[bar])})

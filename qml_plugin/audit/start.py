@@ -27,7 +27,7 @@ def start_findings(base: Trace, other: Trace, n_dropped: int, ignored: Collectio
         Names of objects that are left out.
     """
     if other.error is not None:
-        text = f"without the first {n_dropped} bars the run fails: {other.error[1]}"
+        text = f"without the first {n_dropped} bars the run fails: {other.error[1].rstrip('.')}"
         return [Finding("start", "start", "error", "raised", text, bar=other.error[0])]
     found = []
     for (kind, name), values in base.arrays.items():

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -77,6 +77,23 @@ class StrategySubject:
         return recorder.trace, run, patterns
 
 
+class _Order(NamedTuple):
+    size: float
+    limit: float | None
+    stop: float | None
+    sl: float | None
+    tp: float | None
+    is_contingent: bool
+
+
+class _Trade(NamedTuple):
+    size: float
+    entry_price: float
+    entry_bar: int
+    sl: float | None
+    tp: float | None
+
+
 class _Recorder:
     """Fills a trace while the host runs."""
 
@@ -125,8 +142,8 @@ class _Recorder:
     def after(self, strategy: Any) -> None:
         bar, broker = self.bar or 0, strategy._broker
         book = (
-            tuple((o.size, o.limit, o.stop, o.sl, o.tp, o.is_contingent) for o in broker.orders),
-            tuple((t.size, t.entry_price, t.entry_bar, t.sl, t.tp) for t in broker.trades),
+            tuple(_Order(o.size, o.limit, o.stop, o.sl, o.tp, o.is_contingent) for o in broker.orders),
+            tuple(_Trade(t.size, t.entry_price, t.entry_bar, t.sl, t.tp) for t in broker.trades),
         )
         if book != self._book:
             self._book = book

@@ -68,7 +68,7 @@ def note_patterns(trace: Trace, patterns: Sequence[Pattern], decisions: Sequence
         features = np.asarray(pattern.features, float).tolist()
         trace.add("feature", entry.bar, dict(zip(CATALOGUE.names, features, strict=True)))
         near = {
-            f"neighbour {i + 1}": tuple(getattr(neighbour, name) for name in _NEIGHBOURS)
+            f"neighbour {i + 1}": {name: getattr(neighbour, name) for name in _NEIGHBOURS}
             for i, neighbour in enumerate(decision.neighbours)
         }
         trace.add("neighbour", entry.bar, near | {"outcomes known": decision.n_known})

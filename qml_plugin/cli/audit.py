@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from qml_plugin.audit import AuditReport, SelfTest
 
 _REFUSED = 2
+_OF_THE_AUDIT = {"subject", "data", "n_cuts", "seed", "tolerance", "is_gated", "on_step"}
 
 
 def audit(
@@ -49,11 +50,16 @@ def audit(
     if self_test and (html is not None or parameter or host or ignore or registry):
         raise typer.BadParameter("--self-test takes --data, --cuts, --seed and --json only.")
     try:
+        for file in (html, json_file):
+            _check_folder(file)
         if strategy is None:
             code = _self_test(data, cuts, seed, json_file)
         else:
             settings = {"parameters": _settings("--set", parameter), "registry": registry, "ignore": ignore or ()}
-            options = settings | _settings("--host", host)
+            options = _settings("--host", host)
+            if own := sorted(options.keys() & (settings.keys() | _OF_THE_AUDIT)):
+                raise typer.BadParameter(f"--host {own[0]} is no option of Backtest.")
+            options |= settings
             code = _audit(
                 strategy, data, {"n_cuts": cuts, "seed": seed, "tolerance": tolerance, **options}, html, json_file
             )
@@ -135,7 +141,7 @@ def _print(report: AuditReport) -> None:
                 say(inert(f"- {finding}"))
     say(
         f"{report.verdict}: {report.n_runs} runs over {report.n_bars} bars of {inert(report.data)} in {report.seconds:.1f} s, "
-        f"{len(report.cuts)} cuts, seed {report.seed}; checked {', '.join(report.checks)}"
+        f"{report.cuts_made()}, seed {report.seed}; checked {', '.join(report.checks)}"
     )
 
 
@@ -184,6 +190,14 @@ def _write_json(content: dict[str, Any], path: Path | None) -> None:
         say(text)
     elif path is not None:
         _written(lambda: path.write_text(text + "\n", encoding="utf-8"), path)
+
+
+def _check_folder(path: Path | None) -> None:
+    """Refuse before the work what could not be written after it."""
+    from qml_plugin.errors import DataError
+
+    if path is not None and str(path) != "-" and not path.parent.is_dir():
+        raise DataError(f"there is no folder {path.parent}. Create it first.")
 
 
 def _written(write: Any, path: Path) -> Any:

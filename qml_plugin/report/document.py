@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -57,6 +58,8 @@ def render(template: str, **values: Any) -> str:
 def write(html: str, path: str | os.PathLike[str]) -> Path:
     """Absolute path of the written document; an earlier file there is replaced whole, or not at all (OSError)."""
     target = Path(path).absolute()
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, f"there is no folder {target.parent}", str(target))
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("x", encoding="utf-8", newline="\n") as file:
@@ -64,7 +67,9 @@ def write(html: str, path: str | os.PathLike[str]) -> Path:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename == str(temporary):
+            raise type(error)(error.errno, error.strerror, str(target)) from error  # the file that was asked for
         raise
     return target

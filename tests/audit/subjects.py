@@ -100,6 +100,13 @@ class Idle(Strategy):
         pass
 
 
+class Watches(Honest):
+    """Has an indicator, and never asks for an order."""
+
+    def next(self):
+        pass
+
+
 class Events(Honest):
     """Makes the list of its entries beforehand, and uses each in its time only."""
 

@@ -9,6 +9,7 @@ import pytest
 
 from qml_plugin import audit as room
 from qml_plugin.audit import audit
+from qml_plugin.audit.findings import shown
 from qml_plugin.audit.strategy_runs import StrategySubject
 from qml_plugin.errors import DataError
 from tests.audit import subjects
@@ -42,7 +43,7 @@ def test_a_glance_ahead_is_named_with_bar_and_both_values(walk):
     assert leak.bar == leak.cut
     assert leak.value == walk["Close"].pct_change().iloc[leak.bar + 1]
     assert leak.stamp == str(walk.index[leak.bar])
-    assert f"attribute ahead at bar {leak.bar} ({leak.stamp}) is {leak.value}" in leak.text
+    assert f"attribute ahead at bar {leak.bar} ({leak.stamp}) is {leak.value:.9g}" in leak.text
     assert "reads up to 1 bar ahead, as shift(-1)" in leak.text
 
 
@@ -77,6 +78,27 @@ def test_a_strategy_that_asks_for_nothing_is_refused(walk):
     assert "Idle asked for nothing on these bars" in report.headline()
 
 
+def test_a_strategy_with_an_indicator_that_asks_for_no_order_is_not_clean(walk):
+    report = audit(subjects.Watches, walk, n_cuts=2)
+    assert report.exit_code == 2
+    assert "Watches asked for no order on these bars: nothing of what it trades was proved" in report.headline()
+
+
+def test_a_name_to_ignore_that_is_not_there_is_refused(walk):
+    with pytest.raises(DataError, match=r"nothing named 'zz' to ignore in Peeks: .*ahead.* are compared"):
+        audit(subjects.Peeks, walk, n_cuts=2, ignore=["zz"])
+
+
+def test_fewer_cuts_than_asked_for_are_told():
+    report = audit(subjects.Honest, random_walk(60, 4), n_cuts=100_000)
+    assert report.cuts_made().startswith(f"{len(report.cuts)} cuts (100000 were asked for; there are no more bars")
+
+
+def test_numbers_are_shown_to_nine_digits_and_things_by_name():
+    assert shown((1 / 3, 2.0, 5)) == "(0.333333333, 2, 5)"
+    assert shown(1 / 3, digits=None) == "0.3333333333333333"
+
+
 def test_a_failure_on_other_bars_is_told_with_the_bar_and_is_no_leak(walk):
     report = audit(subjects.Raises, walk, n_cuts=4)
     assert report.verdict == "clean"
@@ -103,9 +125,9 @@ def test_a_list_of_events_made_beforehand_is_no_leak(walk):
 
 
 def test_parameters_and_host_options_reach_the_strategy(walk):
-    with pytest.raises(DataError, match="missing parameter 'm_bars'"):
+    with pytest.raises(DataError, match="Honest has no parameter 'm_bars'"):
         audit(subjects.Honest, walk, parameters={"m_bars": 3})
-    with pytest.raises(DataError, match="unexpected keyword argument 'leverage'"):
+    with pytest.raises(DataError, match="Backtest has no option 'leverage'"):
         audit(subjects.Honest, walk, leverage=3)
     assert audit(subjects.Honest, walk, n_cuts=2, parameters={"n_bars": 30}, commission=0.001).verdict == "clean"
 

@@ -42,6 +42,12 @@ def test_a_function_is_audited_too(qml, bars):
     ("arguments", "said"),
     [
         ((f"{SUBJECTS}:Nothing",), "there is no class at"),
+        ((f"{SUBJECTS}:Nothing",), "subjects.py has no Nothing; it has Honest, Peeks"),
+        ((str(SUBJECTS),), "subjects.py is named; it has Honest, Peeks"),
+        (("nofile.py:X",), "there is no file nofile.py"),
+        ((f"{SUBJECTS}:Honest", "--host", "exclusive_order=true"), "Did you mean 'exclusive_orders'?"),
+        ((f"{SUBJECTS}:Honest", "--set", "n_bar=4"), "Did you mean 'n_bars'?"),
+        ((f"{SUBJECTS}:Honest", "--html", "nodir/a.html"), "there is no folder nodir. Create it first."),
         ((f"{SUBJECTS}:Honest", "--data", "none.csv"), "none.csv cannot be read"),
         ((f"{SUBJECTS}:Honest", "--set", "n_bars"), "Write NAME=VALUE, such as --set fast=10"),
         ((), "give a STRATEGY, or --self-test alone"),
@@ -66,7 +72,8 @@ def test_the_page_and_the_json_hold_the_findings(qml, bars, tmp_path):
     assert json.loads(out)["findings"] == found["findings"]
     code, _, err = qml("audit", f"{SUBJECTS}:Peeks", "--data", bars, "--cuts", 2, "--html", tmp_path / "no" / "a.html")
     assert code == 2
-    assert "Choose a folder that exists" in err
+    assert "there is no folder" in err
+    assert "Create it first." in err
 
 
 def test_the_self_test_says_how_many_it_caught(qml, bars, tmp_path, monkeypatch):

@@ -26,6 +26,8 @@ def test_the_page_needs_nothing_beside_it_and_escapes_all():
     assert "<script>alert" not in html
     assert not any(tag == "a" for tag, _ in found.tags)
     assert set(found.charts) == {"cuts"}
+    ids = [value for _, attributes in found.tags for name, value in dict(attributes).items() if name == "id"]
+    assert len(ids) == len(set(ids))
 
 
 def test_it_says_what_was_found_and_what_was_checked(tmp_path):
