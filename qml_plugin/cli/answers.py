@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ except ImportError:  # Windows: lines of text there, from a terminal too
 
 # What arrow and function keys send: their letters are no answers.
 _ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|O.|.)?")
+_LONGEST_WAIT_S = 0.2
 _END = "\x04\0"  # Ctrl-D, which is kept as 0 where it was typed before keys came at once
 
 
@@ -107,6 +109,9 @@ class Answers:
         with self._waiting():
             while not self._typed:
                 try:
+                    # A signal that comes just before a call that waits is seen after it: none waits for long.
+                    if not select.select([descriptor], [], [], _LONGEST_WAIT_S)[0]:
+                        continue
                     read = os.read(descriptor, 1024)
                 except OSError:
                     return None
