@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from qml_plugin.audit.findings import AuditReport, Finding
 from qml_plugin.report.audit_page import render_audit_page, write_audit_page
 from tests.report.test_page import EVIL, Document
@@ -27,6 +29,7 @@ def test_the_page_needs_nothing_beside_it_and_escapes_all():
     assert not any(tag == "a" for tag, _ in found.tags)
     assert set(found.charts) == {"cuts"}
     ids = [value for _, attributes in found.tags for name, value in dict(attributes).items() if name == "id"]
+    assert "cuts" in ids
     assert len(ids) == len(set(ids))
 
 
@@ -44,3 +47,12 @@ def test_it_says_what_was_found_and_what_was_checked(tmp_path):
     assert "did not see the future at any of 2 cuts in 100 bars" in clean
     assert "Has seen the future" not in clean
     assert write_audit_page(report(), tmp_path / "a.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_a_page_that_cannot_be_written_names_its_own_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*nodir: '.*a\.html'"):
+        write_audit_page(report(), tmp_path / "nodir" / "a.html")
+    (tmp_path / "b.html").mkdir()
+    with pytest.raises(OSError, match=r"b\.html'$") as refused:
+        write_audit_page(report(), tmp_path / "b.html")
+    assert ".tmp" not in str(refused.value)
