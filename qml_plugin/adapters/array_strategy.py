@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from qml_plugin.adapters.backtesting_host import Strategy
 from qml_plugin.adapters.backtesting_py import PatternMixin
+from qml_plugin.adapters.settings import none_for_nan
 from qml_plugin.bars import Bars, bars_from_frame
 from qml_plugin.errors import DataError
 from qml_plugin.features.compiled import kernel
@@ -102,6 +103,9 @@ class ArrayStrategy(PatternMixin, Strategy):  # type: ignore[misc]
     def init(self) -> None:
         # The host shows all bars here; row t of the signals is used at bar t, and knows nothing of later bars.
         bars = self._bars_of(self.data.df)
+        for name in self._own_parameters():  # the host's optimizer hands None back as NaN
+            if getattr(type(self), name) is None and none_for_nan(getattr(self, name)) is None:
+                setattr(self, name, None)
         self.asked = self._checked_signals(bars)
         for name, line in self.lines(bars).items():
             self.I(np.copy, line, name=name)  # on the chart only: as an attribute it would postpone the first bar

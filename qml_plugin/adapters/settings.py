@@ -60,7 +60,7 @@ class Settings:
         if is_frozen and strategy.min_confidence is None:
             raise DataError("gate_model 'frozen' skips below min_confidence, which is None. Set it, such as 0.45.")
         check_rule(strategy.barriers)
-        minimum = _none_for_nan(strategy.min_confidence)
+        minimum = none_for_nan(strategy.min_confidence)
         return cls(
             symbol=symbol,
             timeframe=strategy.timeframe,
@@ -77,7 +77,7 @@ class Settings:
                 on_abstain=strategy.on_abstain,
                 teachers=strategy.teachers,
                 cost_r=strategy.cost_r,
-                kelly_fraction=_none_for_nan(strategy.kelly_fraction),
+                kelly_fraction=none_for_nan(strategy.kelly_fraction),
                 risk_cap_frac=strategy.risk_cap_frac,
             ),
             is_frozen=is_frozen,
@@ -106,6 +106,6 @@ class Settings:
         }
 
 
-def _none_for_nan(value: Any) -> Any:
+def none_for_nan(value: Any) -> Any:
     """None, where the host's optimizer hands it back as NaN; a NaN of the user's own cannot be told from that."""
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -241,3 +241,10 @@ def test_a_parameter_that_is_not_there_is_named():
         EveryTenth.arrays(GOOG, stepp=3)
     with pytest.raises(NotImplementedError, match=r"ArrayStrategy has no signals. Write: def signals"):
         ArrayStrategy.arrays(GOOG)
+
+
+def test_none_that_the_optimizer_hands_back_as_nan_is_none():
+    backtest = Backtest(GOOG[:300], MovingAverageCross, exclusive_orders=True)
+    parameters = {"fast": 5, "mode": "record"}
+    with_nan = backtest.run(**parameters, stop_loss_atr=np.nan)
+    assert with_nan["_trades"].equals(backtest.run(**parameters)["_trades"])
