@@ -359,7 +359,7 @@ def test_a_past_recorded_with_other_features_is_named_in_a_warning(goog, path):
     [
         {"seed": 1},
         {"barriers": BarrierRule(stop_atr=1.5000001)},
-        {"take_profit_rr": float("inf")},
+        {"take_profit_rr": 3.0},
         {"on_abstain": "fail_closed"},
     ],
     ids=lambda change: next(iter(change)),

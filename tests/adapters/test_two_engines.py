@@ -101,7 +101,7 @@ def test_a_difference_that_is_not_known_is_found(monkeypatch):
 
     def dearer(*arguments, **options):
         orders = play(*arguments, **options)
-        return Orders(orders.bar, orders.side, orders.px * np.where(orders.side == 0, 1.0, 1 + 1e-6))
+        return Orders(orders.bar, orders.side, orders.px * np.where(orders.side == 0, 1 + 1e-6, 1.0))
 
     monkeypatch.setattr(adapter, "play", dearer)
     found = compare_engines(random_market(1, 60), np.arange(60) == 40, target=0.001)
