@@ -6,24 +6,24 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from backtesting import Backtest
+from backtesting import Backtest, Strategy
 from backtesting.test import EURUSD, GOOG
 
 from experiments.bench.timing import Row, in_turn
-from qml_plugin import PatternMixin, PatternRegistry
+from qml_plugin import PatternRegistry
+from qml_plugin.adapters.array_strategy import ArrayStrategy
 from strategies.moving_average import MovingAverageCross
 from strategies.qml import QMLStrategy
 
 TARGETS = {"record": 3.0, "record, new database": 3.0, "gate": 10.0, "gate, filled registry": 10.0}
 
 
-def without_mixin(strategy: type) -> type:
+def without_mixin(strategy: type[ArrayStrategy]) -> type[Strategy]:
     """The same strategy on the bare host."""
-    body = {key: value for key, value in vars(strategy).items() if key not in ("__dict__", "__weakref__")}
-    settings = {"symbol": "GOOG", "timeframe": "1d", "bar_label": "open"}
-    return type(
-        strategy.__name__, tuple(base for base in strategy.__bases__ if base is not PatternMixin), settings | body
-    )
+    body: dict[str, object] = {"symbol": None, "timeframe": None, "bar_label": "open"}
+    for cls in (ArrayStrategy, strategy):
+        body |= {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
+    return type(strategy.__name__, (Strategy,), body)
 
 
 def fill(url: str) -> None:
