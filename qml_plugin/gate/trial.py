@@ -275,8 +275,9 @@ def _shuffled(is_skipped: NDArray[np.bool_], length: int, rng: np.random.Generat
 def _band(shuffles: list[NDArray[np.bool_]], judged: NDArray[np.bool_], r: FloatArray) -> dict[str, FloatArray]:
     """Between which R so far 90 % of these random gates lie, entry by entry."""
     drawn = np.tile(r, (len(shuffles), 1))
-    for row, shuffled in zip(drawn, shuffles, strict=True):
-        row[np.flatnonzero(judged)[shuffled]] = 0.0
+    rows = np.flatnonzero(judged)
+    for path, shuffled in zip(drawn, shuffles, strict=True):
+        path[rows[shuffled]] = 0.0
     low, high = np.quantile(np.cumsum(drawn, axis=1), _BAND, axis=0)
     return {"random_low": low, "random_high": high}
 

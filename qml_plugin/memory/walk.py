@@ -389,8 +389,8 @@ class PatternMemory:
 
     def _risk_frac(self, said: Judgement) -> float | None:
         """Share of equity that an entry which the gate takes is to put at risk; None where sizes do not follow confidence."""
-        fraction, payoff = self.policy.kelly_fraction, self._past.gate.payoff
-        if fraction is None or payoff is None or said.action != "take":
+        fraction = self.policy.kelly_fraction
+        if fraction is None or said.action != "take" or (payoff := self._past.gate.payoff) is None:
             return None
         return float(kelly_risk_frac(said.confidence, *payoff, fraction=fraction, cap_frac=self.policy.risk_cap_frac))
 

@@ -9,7 +9,7 @@ import pytest
 
 from qml_plugin.bars import Bars
 from qml_plugin.errors import DataError
-from qml_plugin.gate import kelly_risk_frac
+from qml_plugin.gate import OnlineGate, kelly_risk_frac
 from qml_plugin.memory import Policy
 from qml_plugin.retrieval import nearest
 from tests.memory.conftest import EAGER
@@ -52,31 +52,38 @@ def test_a_stake_is_a_fraction_of_kelly_by_what_wins_and_losses_brought_until_th
     assert n_taken > 5
 
 
-def test_sizing_changes_no_confidence_and_only_skips_what_deserves_no_stake(plain, staked):
+def test_sizing_changes_no_confidence_and_skips_nothing_that_deserves_a_stake(plain, staked):
     for before, after in zip(plain.decisions.values(), staked.decisions.values(), strict=True):
         assert before.risk_frac is None
         assert (after.confidence, after.low, after.threshold, after.n_known) == (
             before.confidence, before.low, before.threshold, before.n_known,
         )  # fmt: skip
-        if after.reason.startswith("no_stake"):
-            assert (before.action, after.action, after.judgement) == ("take", "skip", "skip")
-        else:
-            assert (before.action, before.reason) == (after.action, after.reason)
+        assert (before.action, before.reason) == (after.action, after.reason)
 
 
 def test_stakes_do_not_depend_on_the_future(planted, planted_entries, staked):
-    entries = planted_entries[:120]
+    entries = planted_entries[:165]
     n_bars = entries[-1].bar + 1
     columns = {name: getattr(planted, name)[:n_bars] for name in Bars.__slots__ if name not in ("symbol", "timeframe")}
     cut = walk(Bars(planted.symbol, planted.timeframe, **columns), entries, policy=STAKED)
+    assert sum(decision.risk_frac is not None for decision in cut.decisions.values()) > 5
     for pattern_id, decision in cut.decisions.items():
         assert decision == staked.decisions[pattern_id]
 
 
-def test_in_the_shadow_a_missing_stake_is_noted_and_taken(planted, planted_entries):
-    memory = walk(planted, planted_entries[:170], policy=replace(STAKED, mode="shadow", min_confidence=0.0))
+@pytest.mark.parametrize(
+    ("mode", "action", "begin"),
+    [("shadow", "take", "would_skip: no_stake: P(win) "), ("gate", "skip", "no_stake: P(win) ")],
+)
+def test_an_entry_that_deserves_no_stake_is_skipped_and_in_the_shadow_noted(
+    planted, planted_entries, plain, monkeypatch, mode, action, begin
+):
+    monkeypatch.setattr(OnlineGate, "payoff", property(lambda self: (0.05, 1.0)))  # no P(win) here deserves a stake
+    memory = walk(planted, planted_entries[:170], policy=replace(STAKED, mode=mode))
     noted = [d for d in memory.decisions.values() if "no_stake" in d.reason]
-    assert all(d.action == "take" and d.reason.startswith("would_skip: no_stake: P(win) ") for d in noted)
+    assert len(noted) > 5
+    assert all(d.action == action and d.judgement == "skip" and d.reason.startswith(begin) for d in noted)
+    assert {plain.decisions[d.pattern_id].action for d in noted} == {"take"}
 
 
 # Deadline
