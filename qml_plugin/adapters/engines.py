@@ -191,7 +191,7 @@ def check_engines(
                 "mode": mode,
                 "fill": fill,
             }
-            yield name, mode, fill, compare_engines(ohlcv, **signals, **common)
+            yield name, mode, fill, compare_engines(bars, **signals, **common)
 
 
 def _without_first_bar(asked: Asked) -> tuple[Asked, int]:

@@ -6,7 +6,7 @@ import pytest
 
 import qml_plugin.adapters.vectorbt as adapter
 from experiments.compare_engines import GENERATORS, one_in_three_skipped, random_market
-from qml_plugin.adapters.engines import compare_engines
+from qml_plugin.adapters.engines import check_engines, compare_engines
 from qml_plugin.adapters.playing import Orders
 from qml_plugin.errors import DataError
 from qml_plugin.records import Point, Setup, Signals
@@ -94,6 +94,11 @@ def test_what_the_engines_cannot_share_has_a_name_and_is_counted():
     assert dict(found.reasons) == {"first_bar": 1, "last_close": 2}
     assert {difference.column for difference in found.differences} == {"trade_outcome", "trade_return"}
     assert found.unexplained == ()
+
+
+def test_the_engines_are_checked_on_bars_whose_times_have_no_zone(goog):
+    assert goog.index.tz is None
+    assert next(iter(check_engines(goog.iloc[:200])))[3].unexplained == ()
 
 
 def test_a_difference_that_is_not_known_is_found(monkeypatch):
