@@ -165,12 +165,14 @@ class ArrayStrategy(PatternMixin, Strategy):  # type: ignore[misc]
                     f"{name} of {type(self).__name__}.signals has shape {np.shape(getattr(asked, name))}, but there are "
                     f"{len(bars)} bars. Return one value for each bar."
                 )
-        if len(strange := np.flatnonzero(~np.isin(asked.side, (-1, 0, 1)))):
-            raise DataError(
-                f"side of {type(self).__name__}.signals is {asked.side[strange[0]]!r} at bar {strange[0]}. "
-                "It must be +1, -1 or 0."
-            )
+        _refuse_other_sides(f"side of {type(self).__name__}.signals", asked.side)
         return asked
+
+
+def _refuse_other_sides(name: str, side: NDArray[Any]) -> None:
+    """Refuse (DataError) what is neither +1, -1 nor 0."""
+    if len(strange := np.flatnonzero(~np.isin(side, (-1, 0, 1)))):
+        raise DataError(f"{name} is {side[strange[0]]} at bar {strange[0]}. It must be +1, -1 or 0.")
 
 
 def with_stops(
@@ -189,7 +191,7 @@ def with_stops(
     bars : Bars
         Of one symbol.
     side : ndarray of shape (n_bars,)
-        +1 asks to buy, -1 to sell, 0 for nothing.
+        +1 asks to buy, -1 to sell, 0 and NaN for nothing.
     exits : ndarray of shape (n_bars,), bool, optional
         Where to close what is open; nowhere unless given.
     stop_loss_atr : float, ATRs, optional
@@ -211,7 +213,8 @@ def with_stops(
     Raises
     ------
     DataError
-        If a distance is not a positive finite number, or `side` or `exits` has not one value for each bar.
+        If a distance is not a positive finite number, `side` or `exits` has not one value for each bar, or `side` holds
+        another number.
     """
     for name, distance in (("stop_loss_atr", stop_loss_atr), ("take_profit_rr", take_profit_rr)):
         if distance is not None and not (isinstance(distance, Real) and 0 < distance < math.inf):
@@ -225,6 +228,8 @@ def with_stops(
                 "0 or False where nothing is asked."
             )
     side = np.asarray(side)
+    side = np.where(np.isnan(side), 0, side)  # of a warm-up
+    _refuse_other_sides("side", side)
     stop_px, target_px = np.full(len(bars), np.nan), np.full(len(bars), np.nan)
     if stop_loss_atr is not None:
         risk = stop_loss_atr * wilder_atr(bars.high, bars.low, bars.close, int(atr_period))

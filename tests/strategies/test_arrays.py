@@ -201,11 +201,29 @@ def test_a_stop_lies_where_atr_puts_it_and_nowhere_without_it():
     assert np.isnan(with_stops(bars, side).stop_px).all()
 
 
+@pytest.mark.parametrize("odd", [2, -3, 0.5, np.inf, 257.0])
+def test_a_side_that_is_no_side_is_refused_before_it_is_cast(odd):
+    bars = bars_from_frame(random_walk(60, 1), symbol="X")
+    side = np.zeros(60)
+    side[40] = odd
+    with pytest.raises(DataError, match=rf"^side is {float(odd)} at bar 40\. It must be \+1, -1 or 0\.$"):
+        with_stops(bars, side, stop_loss_atr=2.0)
+
+
+def test_a_side_that_is_not_there_asks_for_nothing_and_has_no_stop():
+    bars = bars_from_frame(random_walk(60, 1), symbol="X")
+    side = np.r_[np.full(50, np.nan), np.ones(10)]
+    asked = with_stops(bars, side, stop_loss_atr=2.0, take_profit_rr=3.0)
+    same(asked, with_stops(bars, np.nan_to_num(side), stop_loss_atr=2.0, take_profit_rr=3.0), 60)
+    assert np.isnan(asked.stop_px[:50]).all()
+    assert asked.side.tolist() == [0] * 50 + [1] * 10
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
         (
-            lambda bars: with_stops(bars, np.full(len(bars), 2)),
+            lambda bars: Signals(np.full(len(bars), 2), *[np.zeros(len(bars))] * 3),
             r"side of Bad.signals is .*2.* at bar 0. It must be \+1",
         ),
         (lambda bars: Signals(*[np.zeros(3)] * 4), r"side of Bad.signals has shape \(3,\), but there are 50 bars"),
