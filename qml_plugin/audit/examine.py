@@ -61,7 +61,7 @@ def audit(
         Bars, a ``.csv`` or ``.parquet`` file, or ``"GOOG"`` or ``"EURUSD"``; GOOG by default.
     n_cuts : int, >= 1, default=20
         Bars after which the future is replaced, half of them bars at which the strategy asks for an order. Each is
-        followed by drawn prices and, in turn, by one of the other futures of `other_future`.
+        followed by drawn prices and, in turn, by one of the four other futures of `other_future`: fewer cuts try fewer.
     seed : int, default=0
     tolerance : float, fraction, default=0
         Numbers count as equal within this share of the largest magnitude of their object. 0 compares exactly; only
@@ -123,7 +123,7 @@ class _Examination:
         self._n_cuts = n_cuts
         self._ignored = set(ignore)
         self._on_step = on_step or (lambda done, total, text: None)
-        self._n_expected = 5 + 2 * n_cuts + (8 if subject.has_memory else 0)
+        self._n_expected = 5 + 2 * n_cuts + (7 if subject.has_memory else 0)
         self._has_reacted = False
 
     def run(self, registry: str | None) -> None:
@@ -295,9 +295,11 @@ class _Examination:
         assert isinstance(self.subject, StrategySubject)
         self.checks.append("registry")
         cuts = [self.cuts[len(self.cuts) // 2], self.cuts[-1]]
-        for cut, clean, poisoned in poisoned_pairs(self.subject, self.frame, sorted(set(cuts)), registry):
-            self._on_step(self.n_runs, max(self._n_expected, self.n_runs + 2), "a poisoned registry")
-            self.n_runs += 2
+        pairs = poisoned_pairs(self.subject, self.frame, sorted(set(cuts)), registry)
+        for i, (cut, clean, poisoned) in enumerate(pairs):
+            n_new = 1 if i else 2  # the run without planted rows is one for all cuts
+            self._on_step(self.n_runs, max(self._n_expected, self.n_runs + n_new), "a poisoned registry")
+            self.n_runs += n_new
             for difference in differences(clean, poisoned, cut, tolerance=self.tolerance, skip=self._ignored):
                 known = {(f.kind, f.name) for f in self.findings if f.check == "registry"}
                 if (difference.kind, difference.name) not in known:

@@ -30,6 +30,8 @@ def poisoned_pairs(
 ) -> Iterator[tuple[int, Trace, Trace]]:
     """(cut, trace, trace with planted rows) of runs on copies of one registry; the registry itself is not touched.
 
+    The trace without them is one for all cuts and reaches the last, so compare up to the cut only.
+
     Every planted row has the features of an entry of the run, so that it is the nearest neighbour there is, the opposite
     outcome, a confident wrong score, and a ``resolved_at`` after the cut: nothing up to the cut may know of it. Half of them
     were also made after the cut.
@@ -53,18 +55,20 @@ def poisoned_pairs(
         _, run, patterns = subject.run_with_memory(frame, symbol=symbol, registry=url)
         if run is None or not patterns:
             return
+
+        def traced(source: Path, state_bars: Sequence[int]) -> Trace:
+            copy = source.with_stem(f"{source.stem}_run")
+            shutil.copy(source, copy)  # a run adds to its registry
+            return subject.run(
+                frame, through_bar=max(state_bars), state_bars=state_bars, symbol=symbol, registry=f"sqlite:///{copy}"
+            )
+
+        without = traced(clean, cuts)
         for cut in cuts:
             planted = Path(folder) / f"planted_{cut}.db"
             shutil.copy(clean, planted)
             _plant(planted, frame, cut, run, patterns)
-            traces = []
-            for source in (clean, planted):
-                copy = Path(folder) / f"{source.stem}_{cut}_run.db"
-                shutil.copy(source, copy)  # a run adds to its registry
-                traces.append(
-                    subject.run(frame, through_bar=cut, state_bars=[cut], symbol=symbol, registry=f"sqlite:///{copy}")
-                )
-            yield cut, traces[0], traces[1]
+            yield cut, without, traced(planted, [cut])
 
 
 def _plant(path: Path, frame: pd.DataFrame, cut: int, run: Run, patterns: Sequence[Pattern]) -> None:

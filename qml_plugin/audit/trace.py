@@ -154,16 +154,18 @@ def first_other_row(one: NDArray[Any], other: NDArray[Any], tolerance: float = 0
 
 
 def _of_errors(one: Trace, other: Trace, through_bar: int) -> Iterator[Difference]:
-    texts = [
-        trace.error[1] if trace.error and (trace.error[0] or 0) <= through_bar else NOTHING for trace in (one, other)
-    ]
+    texts = [trace.error[1] if trace.error and _has_failed(trace, through_bar) else NOTHING for trace in (one, other)]
     if texts[0] != texts[1]:
         failed = other.error if texts[1] != NOTHING else one.error
         yield Difference("error", "the strategy raises", (failed[0] if failed else 0) or 0, None, *texts)
 
 
+def _has_failed(trace: Trace, through_bar: int) -> bool:
+    return trace.error is not None and (trace.error[0] or 0) <= through_bar
+
+
 def _of_arrays(one: Trace, other: Trace, through_bar: int, tolerance: float) -> Iterator[Difference]:
-    if one.error is not None or other.error is not None:  # what a failed start left is no evidence
+    if _has_failed(one, through_bar) or _has_failed(other, through_bar):  # what a failed start left is no evidence
         return
     for key in one.arrays.keys() | other.arrays.keys():
         kind, name = key
