@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -216,15 +217,24 @@ def _of_signals(label: Hashable, bars: Bars, index: pd.Index, signals: Signals, 
     if (odd := ~np.isin(signals.side, (-1, 0, 1))).any():
         at = int(np.argmax(odd))
         raise DataError(f"side is {signals.side[at]} at bar {at} ({index[at]}). Use +1, -1, or 0 for nothing.")
-    beyond = (signals.side * (bars.close - signals.stop_px) <= 0) | (
-        signals.side * (signals.target_px - bars.close) <= 0
-    )
-    side = np.where(beyond, 0, signals.side).astype(np.int8)
+    side = side_in_force(signals, bars)
     stop = _barrier("stop", signals.stop_px, -1, bars, side, index)
     target = _barrier("target", signals.target_px, +1, bars, side, index)
     out = _flags("exits", signals.exits, index)
     out_short = out if own["short_exits"] is None else _flags("short_exits", own["short_exits"], index)
     return Asked(label, bars, side, stop, target, out, out_short, signals.setups)
+
+
+def side_in_force(signals: Signals, bars: Bars) -> NDArray[np.int8]:
+    """The side asked for at each bar, 0 where the close has passed its stop or target; a price that is NaN is none."""
+    side = np.asarray(signals.side, np.int8)
+    has_passed = (side * (bars.close - signals.stop_px) <= 0) | (side * (signals.target_px - bars.close) <= 0)
+    return np.where(has_passed, np.int8(0), side)
+
+
+def px_or_none(px: float) -> float | None:
+    """A price as the records hold it: None where it is NaN."""
+    return None if math.isnan(px) else float(px)
 
 
 def _flags(what: str, values: Any, index: pd.Index) -> BoolArray:

@@ -18,12 +18,12 @@ from qml_plugin.adapters import backtesting_host
 from qml_plugin.adapters.backtesting_host import Backtest, Strategy
 from qml_plugin.adapters.backtesting_py import SETTINGS, PatternMixin
 from qml_plugin.adapters.recorded_run import Cell, Start, begun_run
-from qml_plugin.adapters.run_memory import METRICS, RunMemory, origin_of, returns_of, run_params
+from qml_plugin.adapters.run_memory import METRICS, RunMemory, origin_of, run_params
 from qml_plugin.adapters.settings import Settings
 from qml_plugin.bars import Bars, bars_from_frame
 from qml_plugin.errors import DataError
 from qml_plugin.features import MarketFeatures
-from qml_plugin.records import FloatArray, Run
+from qml_plugin.records import Run
 
 HOST_OPTIONS = (
     "cash", "spread", "commission", "margin", "trade_on_close", "hedging", "exclusive_orders", "finalize_trades",
@@ -278,8 +278,3 @@ def trading_from(strategy: type, bar: int) -> type:
 
     body = {"next": next_, "__module__": strategy.__module__, "__qualname__": strategy.__qualname__}
     return type(strategy.__name__, (strategy,), body)
-
-
-def equity_returns(equity: pd.Series) -> FloatArray:
-    """Returns of an equity curve, one for each bar but the first; 0 from bars on which nothing is left."""
-    return returns_of(equity.to_numpy(np.float64))

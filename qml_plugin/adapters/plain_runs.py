@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from qml_plugin.adapters.array_strategy import ArrayStrategy
-from qml_plugin.adapters.asked import Asked
+from qml_plugin.adapters.asked import Asked, side_in_force
 from qml_plugin.adapters.backtesting_host import Backtest, Strategy
 from qml_plugin.adapters.backtesting_py import SETTINGS, PatternMixin, without_memory
 from qml_plugin.adapters.playing import Orders, play
@@ -64,9 +64,7 @@ def played(cls: type[ArrayStrategy], bars: Bars, parameters: Mapping[str, Any]) 
     An order that fills in bar t reads bars 0..t, as far as ``signals`` keeps to it.
     """
     signals = cls.arrays(bars, **parameters)
-    side = np.asarray(signals.side, np.int8).copy()
-    for gap in (side * (bars.close - signals.stop_px), side * (signals.target_px - bars.close)):
-        side[gap <= 0] = 0  # as the host passes it over; a price that is not there is NaN
+    side = side_in_force(signals, bars)  # as the host passes it over
     exits = np.asarray(signals.exits, np.bool_)
     asked = Asked("", bars, side, signals.stop_px, signals.target_px, exits, exits, signals.setups)
     orders = play(

@@ -115,7 +115,7 @@ class RunMemory(RecordedRun):
         trades = (*self._broker.closed_trades, *self._broker.trades)
         metrics = _metrics(stats) | {"n_unregistered_trades": sum(pattern_id(trade) is None for trade in trades)}
         self._broker = self._host = None
-        self._close(returns, metrics, None if stats is None else _bar_returns(stats), error)
+        self._close(returns, metrics, None if stats is None else returns_of(stats["_equity_curve"]["Equity"]), error)
 
     def _entry(self, side: int, order: Mapping[str, Any]) -> Entry:
         tag, unit = order.get("tag"), self._px_unit
@@ -227,14 +227,11 @@ def _metrics(stats: pd.Series | None) -> dict[str, object]:
     return {} if stats is None else {name: float(stats[key]) * scale for key, (name, scale) in METRICS.items()}
 
 
-def _bar_returns(stats: pd.Series) -> FloatArray:
-    return returns_of(stats["_equity_curve"]["Equity"].to_numpy(np.float64))
-
-
-def returns_of(equity: FloatArray) -> FloatArray:
+def returns_of(equity: pd.Series) -> FloatArray:
     """Returns of an equity curve, one for each bar but the first; 0 from bars on which nothing is left."""
-    before = equity[:-1]
-    returns: FloatArray = np.divide(equity[1:] - before, before, out=np.zeros(len(before)), where=before > 0)
+    values = equity.to_numpy(np.float64)
+    before = values[:-1]
+    returns: FloatArray = np.divide(values[1:] - before, before, out=np.zeros(len(before)), where=before > 0)
     return returns
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from qml_plugin.adapters.asked import Asked
+from qml_plugin.adapters.asked import Asked, px_or_none
 from qml_plugin.adapters.backtesting_host import Backtest, Strategy
 from qml_plugin.adapters.backtesting_py import PatternMixin
 
@@ -36,8 +36,8 @@ class SignalPlayer(PatternMixin, Strategy):  # type: ignore[misc]
         if side:
             order = {
                 "size": 1,
-                "sl": _or_none(asked.stop_px[bar]),
-                "tp": _or_none(asked.target_px[bar]),
+                "sl": px_or_none(asked.stop_px[bar]),
+                "tp": px_or_none(asked.target_px[bar]),
                 "tag": asked.setups.get(bar),
             }
             if position == side and not closes:
@@ -65,7 +65,3 @@ def play_signals(asked: Asked, frame: pd.DataFrame, terms: dict[str, Any], setti
 
 def _pass_over(**order: Any) -> None:
     """What becomes of an order on the side that is open: it is registered, and not placed."""
-
-
-def _or_none(value: float) -> float | None:
-    return None if value != value else float(value)

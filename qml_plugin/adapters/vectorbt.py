@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from qml_plugin import provenance
-from qml_plugin.adapters.asked import Asked, Board, BoolArray, read_board
+from qml_plugin.adapters.asked import Asked, Board, BoolArray, px_or_none, read_board
 from qml_plugin.adapters.playing import Orders, play
 from qml_plugin.adapters.recorded_run import Origin, RecordedRun, registry_of, start_of
 from qml_plugin.adapters.settings import Settings
@@ -176,8 +176,8 @@ class _ColumnRun(RecordedRun):
             entry = memory.entry(
                 bar,
                 side,
-                stop_px=_px(asked.stop_px[bar]),
-                target_px=_px(asked.target_px[bar]),
+                stop_px=px_or_none(asked.stop_px[bar]),
+                target_px=px_or_none(asked.target_px[bar]),
                 fill="close" if self._at_close else "open",
                 strategy=self._strategy_name,
                 setup=setup if isinstance(setup, Setup) else None,
@@ -570,10 +570,6 @@ def _signals_sha256(asked: Asked) -> str:
         digest.update(np.ascontiguousarray(values).tobytes())
     digest.update(repr(sorted(asked.setups.items())).encode())
     return digest.hexdigest()
-
-
-def _px(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
 
 
 __all__ = ["GatedSignals", "Signals", "gate_signals"]

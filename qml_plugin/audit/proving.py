@@ -14,7 +14,6 @@ from qml_plugin.adapters.backtesting_host import Strategy
 from qml_plugin.audit.examine import audit, frame_of
 from qml_plugin.audit.findings import AuditReport
 from qml_plugin.audit.planted import LEAKS, planted_score, side_of
-from qml_plugin.audit.signal_runs import signals_of
 from qml_plugin.records import Signals
 
 #: Where a leak is planted: in an indicator that the strategy shows, in one that only its orders betray, in a function.
@@ -111,7 +110,7 @@ def planted_subject(leak: str, place: str, *, is_leaking: bool) -> type | Callab
 
     def sample_signals(frame: pd.DataFrame) -> Signals:
         side = side_of(planted_score(frame, leak, is_leaking=is_leaking))
-        return signals_of(np.sign(np.diff(side, prepend=0)))
+        return _signals_of(np.sign(np.diff(side, prepend=0)))
 
     if place == "signals":
         return sample_signals
@@ -138,3 +137,9 @@ def planted_subject(leak: str, place: str, *, is_leaking: bool) -> type | Callab
                 (self.buy if side > 0 else self.sell)(size=10)
 
     return Sample
+
+
+def _signals_of(side: np.ndarray) -> Signals:
+    """Signals that ask to buy and sell by the sign of `side`, without stops."""
+    none = np.full(len(side), np.nan)
+    return Signals(side.astype(np.int8), none, none.copy(), np.zeros(len(side), bool))

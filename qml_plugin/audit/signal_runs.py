@@ -132,9 +132,3 @@ def shown_row(row: Any) -> Any:
 
 def _kind_of(returned: Any) -> str:
     return "nothing" if returned is None else f"a {type(returned).__name__}"
-
-
-def signals_of(side: np.ndarray) -> Signals:
-    """Signals that ask to buy and sell by the sign of `side`, without stops."""
-    none = np.full(len(side), np.nan)
-    return Signals(side.astype(np.int8), none, none.copy(), np.zeros(len(side), bool))

@@ -15,6 +15,7 @@ import pandas as pd
 from qml_plugin import provenance
 from qml_plugin.adapters import cells
 from qml_plugin.adapters.recorded_run import Start
+from qml_plugin.adapters.run_memory import returns_of
 from qml_plugin.errors import DataError
 from qml_plugin.processes import Process
 from qml_plugin.sweeps.folder import Folder
@@ -218,7 +219,7 @@ class _Walk:
         status = "failed" if n_failed else "finished"
         text = f"{n_failed} of {len(result.folds)} folds failed" if n_failed else None
         returns = np.zeros(self._n_bars - 1)
-        returns[folds[0].test_start :] = cells.equity_returns(result.equity)
+        returns[folds[0].test_start :] = returns_of(result.equity)
         record_end(asked.registry, replace(run, returns_frac=returns), status, result.metrics, text)
         self.kept.write_manifest({**manifest, "status": status})
         return result
@@ -289,7 +290,7 @@ class _Walk:
             if one.run is not None and one.error is None and one.run_id is not None:
                 skip = fold.test_start - fold.seen_start
                 equity = one.run.equity(one.run_id)["Equity"]
-                part = cells.equity_returns(equity.iloc[skip:])
+                part = returns_of(equity.iloc[skip:])
                 returns[fold.test_start - first + 1 : fold.test_end - first] = part
                 row |= {
                     "out_of_sample": float(one.run.table["objective"].iloc[0]),
