@@ -27,7 +27,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -38,15 +38,16 @@ from numpy.typing import NDArray
 
 from qml_plugin.bars import Bars, bars_from_frame
 from qml_plugin.detection import find_quasimodo
+from qml_plugin.stats.inference import wilson_interval
 from qml_plugin.stats.nulls import circular_shift_test
 from qml_plugin.stats.overfitting import pbo, superior_predictive_ability
 from qml_plugin.stats.sharpe import probabilistic_sharpe_ratio, sharpe_moments
-from qml_plugin.vrd.evaluation import Evaluation, Parameters, evaluation_of_exposure, market_returns, run_trials
+from qml_plugin.vrd.evaluation import Evaluation, Parameters, Positions, run_trials
 from qml_plugin.vrd.gates import GATES, AuditFinding, Findings, judge
 from qml_plugin.vrd.regimes import by_regime, regimes
 from qml_plugin.vrd.sensitivity import plateau
 from qml_plugin.vrd.thresholds import load_thresholds
-from qml_plugin.vrd.validate import ruin_paths, stressed_walk
+from qml_plugin.vrd.validate import by_period, ruin_paths, stressed_walk
 from qml_plugin.vrd.walk_forward import walk_forward
 
 Array = NDArray[np.float64]
@@ -176,13 +177,8 @@ class Family:
         held = _held_setups(*found, bars.close, float(parameters["reward"]), 60)
         return np.maximum(held, 0.0) if is_long_only else held
 
-    def evaluate(self, *, is_long_only: bool = False) -> Callable[[Bars, Parameters], Evaluation]:
-        def run(bars: Bars, parameters: Parameters) -> Evaluation:
-            wanted = self.positions(bars, parameters, is_long_only=is_long_only)
-            exposure = np.concatenate([[0.0], wanted[:-1]])
-            return evaluation_of_exposure(exposure, market_returns(bars), COST_FRAC)
-
-        return run
+    def evaluate(self, *, is_long_only: bool = False) -> Positions:
+        return Positions(partial(self.positions, is_long_only=is_long_only), COST_FRAC)
 
 
 class _Setups:
@@ -306,8 +302,6 @@ def judged_set(name: str, family: Family, index: int, seed: int) -> dict[str, An
     trials = run_trials(bars, evaluate, family.grid)
     walk = walk_forward(trials)
     excess = trials.excess()
-    periods = (np.arange(len(walk.bar)) * t.concentration_n_periods // len(walk.bar)).astype(np.int8)
-    names = tuple(f"period {i + 1}" for i in range(t.concentration_n_periods))
     own_seed = seed + index
     can_test = bool(walk.exposure.any())
     found = Findings(
@@ -319,9 +313,7 @@ def judged_set(name: str, family: Family, index: int, seed: int) -> dict[str, An
         n_trials=trials.n_trials,
         costs=stressed_walk(walk, t, n_draws=1, block_length=1.0, seed=own_seed),
         plateau=plateau(trials.parameters, trials.annual_sharpe()),
-        periods=by_regime(
-            walk.excess, periods, walk.bars_per_year, names=names, n_draws=1, block_length=1.0, seed=own_seed
-        ),
+        periods=by_period(walk.excess, walk.bars_per_year, t, n_draws=1, block_length=1.0, seed=own_seed),
         regimes=by_regime(
             walk.excess, regimes(bars)[walk.bar], walk.bars_per_year, n_draws=1, block_length=1.0, seed=own_seed
         ),
@@ -366,16 +358,6 @@ def _classic(best: Evaluation, walk: Any, seed: int) -> bool:
     drawdown = float((1 - equity / np.maximum.accumulate(np.maximum(equity, 1.0))).max())
     is_steady = bool(np.nanmean(windows) >= 1 and np.mean(windows > 0) >= 0.75) if np.isfinite(windows).any() else False
     return p_value <= 0.05 and is_steady and drawdown <= 0.35
-
-
-def wilson(n_hits: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Interval of a share at 95 %; Wilson (1927), JASA 22(158)."""
-    if n == 0:
-        return 0.0, 1.0
-    share, square = n_hits / n, z * z / n
-    centre = (share + square / 2) / (1 + square)
-    half = z / (1 + square) * np.sqrt(share * (1 - share) / n + square / (4 * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def run(phase: str, worlds: list[str], families: list[str], n_sets: int, seed: int, out: Path, seconds: float) -> None:
@@ -425,7 +407,7 @@ def table(phase: str, worlds: list[str], families: list[str], seed: int, out: Pa
             row: dict[str, Any] = {"world": world_name, "family": family, "n": n}
             for judge_name, key in (("ours", "verdict"), ("naive", "naive"), ("classic", "classic")):
                 hits = sum(line[key] == "DEPLOY" for line in lines)
-                row[judge_name] = {"n_deploy": hits, "share": hits / n, "interval": wilson(hits, n)}
+                row[judge_name] = {"n_deploy": hits, "share": hits / n, "interval": wilson_interval(hits, n)}
             words = ("DEPLOY", "CAUTION", "REJECT", "INSUFFICIENT")
             row["words"] = {word: sum(line["verdict"] == word for line in lines) / n for word in words}
             row["pass"] = {gate: sum(line["gates"][gate] == "PASS" for line in lines) / n for gate in GATES}

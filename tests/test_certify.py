@@ -67,9 +67,3 @@ def test_finished_sets_are_not_computed_again_and_a_half_line_is(short, tmp_path
     assert row["n"] == 4
     assert row["naive"]["share"] == 1.0
     json.dumps(row)
-
-
-def test_intervals_of_wilson_are_the_published_ones():
-    low, high = certify.wilson(0, 100)
-    assert (low, high) == pytest.approx((0.0, 0.0370), abs=1e-4)
-    assert certify.wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)

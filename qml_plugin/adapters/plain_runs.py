@@ -68,7 +68,7 @@ def played(cls: type[ArrayStrategy], bars: Bars, parameters: Mapping[str, Any]) 
     exits = np.asarray(signals.exits, np.bool_)
     asked = Asked("", bars, side, signals.stop_px, signals.target_px, exits, exits, signals.setups)
     orders = play(
-        asked, np.ones(len(bars), np.bool_), at_close=False, max_bars=None, is_flat_on_skip=False, is_reversing=cls.reverses
+        asked, np.ones(len(bars), np.bool_), at_close=False, max_bars=None, is_flat_on_skip=False, is_reversing=parameters.get("reverses", cls.reverses),
     )  # fmt: skip
     return orders, asked
 

@@ -149,16 +149,39 @@ def mean_shift(returns: ArrayLike) -> MeanShift:
     values = checked_returns(returns, at_least=10)
     if is_constant(values):
         raise DataError(f"all {len(values)} returns are {values[0]:g}. A mean of what does not vary cannot be tested.")
-    sums = np.cumsum(values - values.mean()) / (values.std() * np.sqrt(len(values)))
-    last = int(np.argmax(np.abs(sums[:-1])))
-    statistic = float(abs(sums[last]))
+    statistic, at = largest_cusum(values)
     return MeanShift(
-        statistic,
-        float(kolmogorov(statistic)),
-        last + 1,
-        float(values[: last + 1].mean()),
-        float(values[last + 1 :].mean()),
-    )
+        statistic, float(kolmogorov(statistic)), at, float(values[:at].mean()), float(values[at:].mean())
+    )  # fmt: skip
+
+
+def largest_cusum(values: FloatArray) -> tuple[float, int]:
+    """How far the cumulated sum of a series gets from its straight line, and where.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_obs,)
+        At least 2, finite.
+
+    Returns
+    -------
+    (statistic, break_bar)
+        Largest absolute cumulated deviation from the mean, divided by the standard deviation and the root of n_obs, and the
+        first observation after it. Of values that do not vary the statistic is NaN.
+
+    Point in time
+    -------------
+    Reads all values.
+
+    References
+    ----------
+    As `mean_shift`.
+    """
+    path = np.cumsum(values - values.mean())[:-1]
+    at = int(np.abs(path).argmax())
+    if is_constant(values):
+        return np.nan, at + 1
+    return float(abs(path[at]) / (values.std() * np.sqrt(len(values)))), at + 1
 
 
 @dataclass(frozen=True, slots=True)

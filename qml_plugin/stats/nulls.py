@@ -179,6 +179,29 @@ def insufficient(test: str, null_hypothesis: str, alpha: float, reason: str, see
     return NullResult(test, null_hypothesis, np.nan, np.nan, alpha, 0, 0, "INSUFFICIENT", reason, seed)
 
 
+def holds(position: FloatArray) -> tuple[IntArray, IntArray]:
+    """First bar of each run of bars on one side, and the bar after its last.
+
+    Parameters
+    ----------
+    position : ndarray of shape (n_bars,)
+
+    Returns
+    -------
+    pair of ndarray of shape (n_holds,), int64
+        A run that is still open ends at n_bars.
+
+    Point in time
+    -------------
+    The end of a run is known at the bar that it names.
+    """
+    side = np.sign(position)
+    edges = np.flatnonzero(np.diff(side, prepend=0.0, append=0.0))
+    first, end = edges[:-1], edges[1:]
+    is_held = side[first] != 0 if len(first) else np.zeros(0, dtype=np.bool_)
+    return first[is_held].astype(np.int64), end[is_held].astype(np.int64)
+
+
 def circular_shift_test(
     position: ArrayLike, returns: ArrayLike, *, costs: ArrayLike | None = None, alpha: float = 0.05
 ) -> NullResult:
@@ -212,7 +235,7 @@ def circular_shift_test(
     Raises
     ------
     DataError
-        If lengths differ, fewer than 2 bars are given or a value is not finite.
+        If lengths differ, fewer than 2 bars are given or a value is not finite, or alpha does not lie between 0 and 1.
 
     Notes
     -----
@@ -228,10 +251,12 @@ def circular_shift_test(
     Method of the shifted control: Aronson (2006), Evidence-based technical analysis, ch. 5-6, for detrended rules;
     differs in: all shifts, exactly, by Fourier transforms, and drift kept in the null.
     """
+    check_alpha(alpha)
     name, null = "circular shift", "the timing of the positions is unrelated to the returns of the market"
     size, market, paid = _aligned(position, returns, costs)
     reason = _never_asked(size, market)
-    first, bars = _holds(size)
+    first, end = holds(size)
+    bars = end - first
     n_bars, longest = len(size), int(bars.max(initial=0))
     shifts = np.arange(longest, n_bars - longest + 1)
     if not reason and not len(shifts):
@@ -291,7 +316,8 @@ def random_entry_test(
     Raises
     ------
     DataError
-        If lengths differ, fewer than 2 bars are given, a value is not finite or there are no draws.
+        If lengths differ, fewer than 2 bars are given, a value is not finite, there are no draws, or alpha
+        does not lie between 0 and 1.
 
     Notes
     -----
@@ -303,6 +329,7 @@ def random_entry_test(
     Masters (2018), Testing and tuning market trading systems, ch. 7 (randomised entries). Differs in: flat bars are a
     uniform composition, sizes and costs travel with their hold.
     """
+    check_alpha(alpha)
     name = "random entry"
     null = "the holds, with their directions, sizes and lengths, could as well have begun at any other bars"
     if n_draws < 1:
@@ -311,7 +338,8 @@ def random_entry_test(
     reason = _never_asked(size, market)
     if reason:
         return insufficient(name, null, alpha, reason, seed)
-    first, bars = _holds(size)
+    first, end = holds(size)
+    bars = end - first
     paid = _costs_of_holds(size, paid)
     n_flat = len(size) - int(bars.sum())
     moments = np.empty((n_draws, 2))
@@ -360,12 +388,13 @@ def sign_flip_test(trade_returns: ArrayLike, *, n_draws: int = 9_999, alpha: flo
     Raises
     ------
     DataError
-        If a result is not finite or there are no draws.
+        If a result is not finite, there are no draws, or alpha does not lie between 0 and 1.
 
     References
     ----------
     Fisher (1935), The design of experiments, §21 (the test of Darwin's plants).
     """
+    check_alpha(alpha)
     name, null = "sign flip (extra)", "results are independent and symmetric about zero: without drift, without skew"
     if n_draws < 1:
         raise DataError(f"n_draws {n_draws} refused. At least one draw is needed; 9,999 are usual.")
@@ -407,15 +436,6 @@ def _never_asked(size: FloatArray, market: FloatArray) -> str:
     return "the returns of the market are constant." if is_constant(market) else ""
 
 
-def _holds(size: FloatArray) -> tuple[IntArray, IntArray]:
-    """First bar and number of bars of each run on one side."""
-    side = np.sign(size)
-    edges = np.flatnonzero(np.diff(side, prepend=0.0, append=0.0))
-    first, last = edges[:-1], edges[1:]
-    is_held = side[first] != 0
-    return first[is_held].astype(np.int64), (last - first)[is_held].astype(np.int64)
-
-
 def _costs_of_holds(size: FloatArray, paid: FloatArray) -> FloatArray:
     """Costs of flat bars moved to the last bar held before them; those before the first hold to its first bar."""
     is_held = size != 0
@@ -426,9 +446,9 @@ def _costs_of_holds(size: FloatArray, paid: FloatArray) -> FloatArray:
 
 def _log_arrangements(size: FloatArray, first: IntArray, bars: IntArray, n_flat: int) -> float:
     """Log of the number of different ways to place the holds."""
-    holds = [size[a : a + n].tobytes() for a, n in zip(first, bars, strict=True)]
-    log_orders = lgamma(len(holds) + 1) - sum(lgamma(count + 1) for count in Counter(holds).values())
-    return lgamma(n_flat + len(holds) + 1) - lgamma(n_flat + 1) - lgamma(len(holds) + 1) + log_orders
+    held = [size[a : a + n].tobytes() for a, n in zip(first, bars, strict=True)]
+    log_orders = lgamma(len(held) + 1) - sum(lgamma(count + 1) for count in Counter(held).values())
+    return lgamma(n_flat + len(held) + 1) - lgamma(n_flat + 1) - lgamma(len(held) + 1) + log_orders
 
 
 def _shifted_sharpe(size: FloatArray, market: FloatArray, paid: FloatArray) -> FloatArray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import false_discovery_control, rankdata
+from scipy.stats import rankdata
 from scipy.stats import t as student
 
 from qml_plugin.errors import DataError
@@ -15,6 +15,7 @@ from qml_plugin.gate.confidence import fit_confidence
 from qml_plugin.labels.weights import average_uniqueness
 from qml_plugin.records import FloatArray, IntArray
 from qml_plugin.stats.calibration import log_loss
+from qml_plugin.stats.inference import false_discovery_p_values
 from qml_plugin.stats.splits import PurgedWalkForward
 
 _FEWEST = 30
@@ -121,11 +122,7 @@ def feature_relations(
             ratio = abs(r) * np.sqrt(freedom / max(1e-300, 1 - r * r))
             p = float(2 * student.sf(ratio, freedom))
         found.append((name, n, r, p))
-    p_values = np.array([p for *_, p in found])
-    is_tested = np.isfinite(p_values)
-    q_values = np.full(len(found), np.nan)
-    if is_tested.any():
-        q_values[is_tested] = false_discovery_control(p_values[is_tested])
+    q_values = false_discovery_p_values([p for *_, p in found])
     relations = [
         FeatureRelation(*one, float(q), bool(q <= false_discovery_rate)) for one, q in zip(found, q_values, strict=True)
     ]

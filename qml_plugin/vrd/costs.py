@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,10 +72,6 @@ def cost_stress(
     ------
     DataError
         If lengths differ, a value is not finite, a cost or a multiple is negative.
-
-    Notes
-    -----
-    It takes the same positions at every cost. Where higher costs change what the strategy does, use `cost_stress_of`.
     """
     earned, paid = checked_returns(returns), checked_returns(costs, name="costs")
     if len(earned) != len(paid) or (paid < 0).any() or min(multiples, default=-1) < 0:
@@ -83,75 +79,13 @@ def cost_stress(
             f"{len(earned)} returns, {len(paid)} costs, the least {paid.min():g}, multiples {tuple(multiples)} refused. Each "
             "return has its cost, and neither costs nor multiples are negative."
         )
-    return _stress(
-        [earned - (k - 1.0) * paid for k in multiples],
-        multiples,
-        float(paid.sum()),
-        per_year,
-        level,
-        n_draws,
-        block_length,
-        seed,
-    )
-
-
-def cost_stress_of(
-    run: Callable[[float], FloatArray],
-    per_year: float,
-    *,
-    multiples: Sequence[float] = MULTIPLES,
-    level: float = 0.90,
-    n_draws: int = 1_000,
-    block_length: float | None = None,
-    seed: int,
-) -> CostStress:
-    """Results at multiples of the costs, the strategy run again at each.
-
-    Parameters
-    ----------
-    run : callable
-        A multiple of the costs to results of shape (n_obs,).
-    per_year, multiples, level, n_draws, block_length, seed
-        As `cost_stress`; at least two multiples, for the break-even.
-
-    Returns
-    -------
-    CostStress
-        ``break_even`` is interpolated, or carried on in a straight line, through the first and the last multiple;
-        ``cost_frac`` is what a multiple of 1 more takes from the sum.
-
-    Point in time
-    -------------
-    Judges a finished run.
-
-    Raises
-    ------
-    DataError
-        If there are fewer than two multiples, or a result is not finite.
-    """
-    if len(multiples) < 2:
-        raise DataError(f"multiples {tuple(multiples)} refused. The costs must be seen at two multiples.")
-    results = [checked_returns(run(float(k))) for k in multiples]
-    per_multiple = (results[0].sum() - results[-1].sum()) / (multiples[-1] - multiples[0])
-    return _stress(results, multiples, float(per_multiple), per_year, level, n_draws, block_length, seed)
-
-
-def _stress(
-    results: list[FloatArray],
-    multiples: Sequence[float],
-    cost_frac: float,
-    per_year: float,
-    level: float,
-    n_draws: int,
-    block_length: float | None,
-    seed: int,
-) -> CostStress:
+    results = [earned - (k - 1.0) * paid for k in multiples]
     block = automatic_block_length(results[0]) if block_length is None else block_length
     found = [
         bootstrap_interval(values, level=level, n_draws=n_draws, block_length=min(block, len(values)), seed=seed)
         for values in results
     ]
-    total = float(results[0].sum())
+    total, cost_frac = float(results[0].sum()), float(paid.sum())
     if cost_frac > 0:
         break_even = float(multiples[0]) + total / cost_frac
     else:

@@ -9,7 +9,9 @@ import numpy as np
 from qml_plugin.errors import DataError
 from qml_plugin.records import FloatArray, IntArray
 from qml_plugin.stats.checked import checked_returns, is_constant
+from qml_plugin.stats.inference import largest_cusum
 from qml_plugin.stats.kernels import resampled_rows
+from qml_plugin.stats.nulls import exceeding
 from qml_plugin.stats.resampling import automatic_block_length, bootstrap_interval
 
 
@@ -61,7 +63,8 @@ def edge_decay(
     -------
     Decay
         The change is where the cumulated sum lies farthest from its straight line; its p-value compares that distance
-        with those of block resamples, in which the mean never changes.
+        with those of block resamples, in which the mean never changes; a resample that does not vary counts against the
+        change.
 
     Point in time
     -------------
@@ -93,19 +96,14 @@ def edge_decay(
         )
         for i, end in enumerate(ends)
     ]
-    distance, at = _cusum(values)
-    draws = np.array([_cusum(values[resampled_rows(n, n, block, 1, seed + draw)[0]])[0] for draw in range(n_draws)])
-    p_value = (1 + int((draws >= distance - 1e-12).sum())) / (1 + n_draws)
+    distance, at = largest_cusum(values)
+    draws = np.array(
+        [largest_cusum(values[resampled_rows(n, n, block, 1, seed + draw)[0]])[0] for draw in range(n_draws)]
+    )
+    p_value = (1 + exceeding(draws, distance)) / (1 + n_draws)
     first, second = float(values[: n // 2].mean()), float(values[n // 2 :].mean())
     return Decay(
         width, ends - 1, np.array([one.estimate for one in found]), np.array([one.low for one in found]),
         np.array([one.high for one in found]), second / first if first > 0 else np.nan, at, p_value,
         float(values[:at].mean()), float(values[at:].mean()),
     )  # fmt: skip
-
-
-def _cusum(values: FloatArray) -> tuple[float, int]:
-    """Largest distance of the cumulated sum from its straight line, in standard deviations, and the bar after it."""
-    path = np.cumsum(values - values.mean())[:-1]
-    at = int(np.abs(path).argmax())
-    return float(abs(path[at]) / (values.std() * np.sqrt(len(values)))), at + 1

@@ -12,6 +12,7 @@ import pandas as pd
 from qml_plugin.bars import Bars
 from qml_plugin.errors import DataError
 from qml_plugin.records import FloatArray, IntArray
+from qml_plugin.stats.nulls import holds
 from qml_plugin.stats.sharpe import excess_returns
 
 Parameters = Mapping[str, Any]
@@ -107,29 +108,6 @@ def evaluation_of_exposure(exposure: FloatArray, market: FloatArray, cost_frac: 
     within = change_within[end] - change_within[np.minimum(first + 1, end)]
     paid = within + cost_frac * (np.abs(exposure[first]) + np.abs(exposure[end - 1]))
     return Evaluation(gross - costs, exposure, costs, first, end, earned[end] - earned[first] - paid)
-
-
-def holds(exposure: FloatArray) -> tuple[IntArray, IntArray]:
-    """First bar of each run of bars on one side, and the bar after its last.
-
-    Parameters
-    ----------
-    exposure : ndarray of shape (n_bars,)
-
-    Returns
-    -------
-    pair of ndarray of shape (n_holds,), int64
-        A run that is still open ends at n_bars.
-
-    Point in time
-    -------------
-    The end of a run is known at the bar that it names.
-    """
-    side = np.sign(exposure)
-    edges = np.flatnonzero(np.diff(side, prepend=0.0, append=0.0))
-    first, end = edges[:-1], edges[1:]
-    is_held = side[first] != 0 if len(first) else np.zeros(0, dtype=np.bool_)
-    return first[is_held].astype(np.int64), end[is_held].astype(np.int64)
 
 
 def market_returns(bars: Bars) -> FloatArray:

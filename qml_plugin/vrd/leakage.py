@@ -32,12 +32,14 @@ def audit_positions(
     -------
     AuditFinding
         ``"clean"`` if the positions over all bars up to the cut, and the one after it, are the same bits; ``"leak"`` with
-        the first bar that differs; ``"refused"`` where there was no position to compare.
+        the first bar that differs; ``"refused"`` where there was no position, or no cut, to compare.
 
     Point in time
     -------------
     This is the test of it. It sees what positions show at these cuts; the audit of the whole strategy sees more.
     """
+    if n_cuts < 1:
+        return AuditFinding("refused", "no cut was asked for, so nothing was compared")
     exposure = evaluate(bars, parameters).exposure
     changed = np.flatnonzero(np.diff(exposure)) + 1
     changed = changed[(changed > 20) & (changed < len(bars) - 1)]

@@ -76,13 +76,22 @@ class StrategyRuns:
     is_exclusive: bool
 
     def __call__(self, bars: Bars, parameters: Parameters) -> Evaluation:
-        if plain_runs.is_played_as_arrays(self.cls):
+        if self.is_as_arrays(parameters):
             orders, asked = plain_runs.played(self.cls, bars, parameters)
-            return evaluation_of_orders(orders, asked, size=self.cls.size or 1.0, fees=self.fees)  # type: ignore[attr-defined]
+            return evaluation_of_orders(orders, asked, size=self._size(parameters) or 1.0, fees=self.fees)
         stats = plain_runs.run_plain(
             self.cls, frame_of(bars), parameters, fees=self.fees, is_exclusive=self.is_exclusive
         )
         return evaluation_of_stats(stats, bars)
+
+    def is_as_arrays(self, parameters: Parameters) -> bool:
+        """Whether these parameters are played by the compiled loop; sizes in whole units are for the host."""
+        size = self._size(parameters)
+        return plain_runs.is_played_as_arrays(self.cls) and (size is None or 0 < size <= 1)
+
+    def _size(self, parameters: Parameters) -> float | None:
+        size: float | None = parameters.get("size", getattr(self.cls, "size", None))
+        return size
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -198,7 +207,7 @@ def validate_strategy(
     n_attempts = None if ledger is None else ledger.n_attempts(points)
     evaluate = _Remembered(runs, bars, points, ledger, n_jobs, on_progress)
     chosen_plan = plan or (QUICK if is_quick else FULL)
-    as_arrays = plain_runs.is_played_as_arrays(cls)
+    as_arrays = all(runs.is_as_arrays(point) for point in points)
     if (
         not as_arrays
     ):  # positions under the host follow fills, which a later open changes; the audit of the class judges them
@@ -352,6 +361,11 @@ class _LazyAudit:
     def __init__(self, cls: type, bars: Bars, host: Mapping[str, Any], is_quick: bool, seed: int) -> None:
         self._cls, self._bars, self._host, self._is_quick, self._seed = cls, bars, host, is_quick, seed
         self._found: AuditFinding | None = None
+
+    @property
+    def identity(self) -> list[Any]:
+        """What tells this audit from others on the same bars, without running it."""
+        return [provenance.source_sha256(self._cls), self._host, self._is_quick, self._seed]
 
     @property
     def verdict(self) -> str:

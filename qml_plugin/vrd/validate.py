@@ -41,7 +41,7 @@ from qml_plugin.stats.sharpe import (
 from qml_plugin.vrd.attribution import Attribution, attribute
 from qml_plugin.vrd.costs import CostStress, cost_stress
 from qml_plugin.vrd.decay import Decay, edge_decay
-from qml_plugin.vrd.evaluation import Evaluate, Parameters, Trials, run_trials
+from qml_plugin.vrd.evaluation import Evaluate, Parameters, Trials, chosen_excess, run_trials
 from qml_plugin.vrd.gates import AuditFinding, Findings, Gate, Significance, Verdict, judge
 from qml_plugin.vrd.keeping import Steps, as_plain
 from qml_plugin.vrd.leakage import audit_positions
@@ -192,11 +192,15 @@ class _Run:
         self.steps: list[Step] = []
         self.results: dict[str, Any] = {}
 
-    def do(self, name: str, compute: Callable[[], T], *, needs: Sequence[str] = ()) -> T | None:
-        """The result of a step: read, or computed and kept; None, and the reason noted, where it is insufficient."""
+    def do(self, name: str, compute: Callable[[], T], *, needs: Sequence[str] = (), of: Any = None) -> T | None:
+        """The result of a step: read, or computed and kept; None, and the reason noted, where it is insufficient.
+
+        ``of`` is what this step alone is made of, beside what all are.
+        """
         if self.on_progress is not None:
             self.on_progress(name, self.names.index(name), len(self.names))
-        began, key, reason = perf_counter(), canonical_json(plain([name, self.identity])).decode(), ""
+        made_of = [name, self.identity] if of is None else [name, self.identity, of]
+        began, key, reason = perf_counter(), canonical_json(plain(made_of)).decode(), ""
         result = None
         is_kept = False
         lacking = next((need for need in needs if self.results.get(need) is None), None)
@@ -312,25 +316,26 @@ def validate(
     ]
     run = _Run(_STEPS, folder, of_run, on_progress)
     trials = run.do("trials", lambda: run_trials(bars, evaluate, grid))
-    chosen = int(trials.annual_sharpe().argmax()) if trials is not None else None
+    sharpes = None if trials is None else trials.annual_sharpe()
+    chosen = None if sharpes is None else int(sharpes.argmax())
     walk = run.do("walk", lambda: _walk(bars, evaluate, grid, _known(trials), plan), needs=["trials"])
     paths = run.do("paths", lambda: combinatorial_paths(_known(trials)), needs=["trials"])
     of_walk = _of_walk(run, walk, t, plan, seed)
-    of_search = _of_search(run, trials, chosen, bars, evaluate, plan, t, n_trials_ledger, seed)
-    sensitivity = _sensitivity(run, trials, chosen, bars, evaluate, seed)
-    code_of_bars = regimes
-    by = run.do(
-        "regimes", lambda: _by_regime(_known(walk), code_of_bars(bars), seed), needs=["walk"],
-    )  # fmt: skip
+    of_search = _of_search(run, trials, sharpes, chosen, bars, evaluate, plan, t, n_trials_ledger, seed)
+    sensitivity = _sensitivity(run, trials, sharpes, chosen, bars, evaluate, seed)
+    by = run.do("regimes", lambda: _by_regime(_known(walk), regimes(bars), seed), needs=["walk"])
     attribution = None
     if events is not None:
         e = events
-        attribution = run.do("attribution", lambda: attribute(
-            e.features, e.r_multiple, e.known_at, e.resolved_at, e.names, is_importance=plan.is_importance, seed=seed))  # fmt: skip
+        of_events = (e.features, e.r_multiple, e.known_at, e.resolved_at, e.names)
+        attribution = run.do(
+            "attribution", lambda: attribute(*of_events, is_importance=plan.is_importance, seed=seed), of=of_events
+        )
     found_audit = run.do(
         "audit",
         lambda: _audited(bars, evaluate, _known(trials).parameters[_known(chosen)], audit, plan, seed),
         needs=["trials"],
+        of=_audit_identity(audit),
     )
     parts: dict[str, Any] = {
         "trials": trials, "chosen": chosen, "walk": walk, "paths": paths, "regimes": by, "attribution": attribution,
@@ -406,12 +411,12 @@ def validate_returns(
 
     parts: dict[str, Any] = {
         "sign_flip": run.do("sign_flip", lambda: sign_flip_test(values, n_draws=plan.n_draws, seed=seed)),
-        "significance": run.do("significance", lambda: _significance(values, per_year, None, n_trials_ledger)),
+        "significance": run.do("significance", lambda: _significance(values, per_year, None, None, n_trials_ledger)),
         "interval": run.do("interval", lambda: bootstrap_interval(values, n_draws=plan.n_draws, seed=seed)),
         "monte_carlo": run.do("monte_carlo", lambda: drawn(None)),
         "ruin": run.do("ruin", lambda: drawn(pessimist_mean(values, level=t.ruin_pessimist_level, seed=seed))),
         "costs": run.do("costs", stressed),
-        "periods": run.do("periods", lambda: _by_period(values, per_year, t, seed)),
+        "periods": run.do("periods", lambda: by_period(values, per_year, t, seed=seed)),
         "decay": run.do("decay", lambda: edge_decay(values, seed=seed)),
     }
     reason = "returns alone do not hold the strategy or the market that this needs"
@@ -464,15 +469,15 @@ def _of_walk(run: _Run, walk: WalkForward | None, t: Thresholds, plan: Plan, see
         "ruin": run.do("ruin", lambda: drawn(True), needs=needs),
         "costs": run.do("costs", lambda: stressed_walk(_known(walk), t, n_draws=plan.n_draws, seed=seed), needs=needs),
         "periods": run.do(
-            "periods", lambda: _by_period(_known(walk).excess, _known(walk).bars_per_year, t, seed), needs=needs
+            "periods", lambda: by_period(_known(walk).excess, _known(walk).bars_per_year, t, seed=seed), needs=needs
         ),
         "decay": run.do("decay", lambda: edge_decay(_known(walk).excess, seed=seed), needs=needs),
     }
 
 
 def _of_search(
-    run: _Run, trials: Trials | None, chosen: int | None, bars: Bars, evaluate: Evaluate, plan: Plan, t: Thresholds,
-    n_trials_ledger: int | None, seed: int,
+    run: _Run, trials: Trials | None, sharpes: FloatArray | None, chosen: int | None, bars: Bars, evaluate: Evaluate,
+    plan: Plan, t: Thresholds, n_trials_ledger: int | None, seed: int,
 ) -> dict[str, Any]:  # fmt: skip
     """Steps that judge all trials together."""
     needs = ["trials"]
@@ -490,7 +495,9 @@ def _of_search(
         "selection": run.do("selection", superior, needs=needs),
         "significance": run.do(
             "significance",
-            lambda: _significance(_known(trials).excess()[:, _known(chosen)], _known(trials).bars_per_year, trials, n_trials_ledger),
+            lambda: _significance(
+                chosen_excess(_known(trials), _known(chosen)), _known(trials).bars_per_year, trials, sharpes, n_trials_ledger
+            ),
             needs=needs,
         ),
         "overfitting": run.do("overfitting", overfitted, needs=needs),
@@ -512,13 +519,10 @@ def _of_search(
 
 
 def _sensitivity(
-    run: _Run, trials: Trials | None, chosen: int | None, bars: Bars, evaluate: Evaluate, seed: int
-) -> dict[str, Any]:
+    run: _Run, trials: Trials | None, sharpes: FloatArray | None, chosen: int | None, bars: Bars, evaluate: Evaluate, seed: int,
+) -> dict[str, Any]:  # fmt: skip
     """Steps that ask what hangs on the very parameters."""
     needs = ["trials"]
-
-    def metric() -> FloatArray:
-        return _known(trials).annual_sharpe()
 
     moves = run.do(
         "moves", lambda: one_at_a_time(bars, evaluate, _known(trials).parameters[_known(chosen)]), needs=needs
@@ -526,13 +530,13 @@ def _sensitivity(
 
     def flat() -> Plateau:
         if _known(trials).n_trials > 1:
-            return plateau(_known(trials).parameters, metric(), chosen)
-        return plateau_of_moves(float(metric()[_known(chosen)]), moves or ())
+            return plateau(_known(trials).parameters, _known(sharpes), chosen)
+        return plateau_of_moves(float(_known(sharpes)[_known(chosen)]), moves or ())
 
     return {
         "moves": moves,
         "plateau": run.do("plateau", flat, needs=needs),
-        "surfaces": run.do("surfaces", lambda: surfaces(_known(trials).parameters, metric()), needs=needs),
+        "surfaces": run.do("surfaces", lambda: surfaces(_known(trials).parameters, _known(sharpes)), needs=needs),
         "picking": run.do(
             "picking", lambda: picking_cost(_known(trials).excess(), _known(trials).bars_per_year, n_draws=100, seed=seed), needs=needs
         ),
@@ -667,25 +671,59 @@ def _by_regime(walk: WalkForward, code: Any, seed: int) -> RegimeReport:
     return by_regime(walk.excess, code[walk.bar], walk.bars_per_year, seed=seed)
 
 
-def _by_period(excess: FloatArray, per_year: float, t: Thresholds, seed: int) -> RegimeReport:
+def by_period(
+    excess: FloatArray,
+    per_year: float,
+    t: Thresholds,
+    *,
+    n_draws: int = 1_000,
+    block_length: float | None = None,
+    seed: int,
+) -> RegimeReport:
+    """Results of equal stretches of time, as many as the thresholds ask for.
+
+    Parameters
+    ----------
+    excess : ndarray of shape (n_obs,), fractions
+        In order of time.
+    per_year : float
+        Observations a year.
+    t : Thresholds
+    n_draws, block_length, seed
+        Of the intervals; as `by_regime`.
+
+    Returns
+    -------
+    RegimeReport
+
+    Point in time
+    -------------
+    Judges a finished run.
+
+    Raises
+    ------
+    DataError
+        If there are fewer results than periods.
+    """
     n = t.concentration_n_periods
     if len(excess) < n:
         raise DataError(f"{len(excess)} results cannot be cut into {n} periods.")
     code = (np.arange(len(excess)) * n // len(excess)).astype(np.int8)
-    return by_regime(excess, code, per_year, names=tuple(f"period {i + 1}" for i in range(n)), seed=seed)
+    names = tuple(f"period {i + 1}" for i in range(n))
+    return by_regime(excess, code, per_year, names=names, n_draws=n_draws, block_length=block_length, seed=seed)
 
 
 def _significance(
-    excess: FloatArray, per_year: float, trials: Trials | None, n_trials_ledger: int | None
+    excess: FloatArray, per_year: float, trials: Trials | None, sharpes: FloatArray | None, n_trials_ledger: int | None
 ) -> Significance:
     """How sure the chosen trial is; the DSR charges for the larger count of trials."""
     sr, n_obs, skew, kurt = sharpe_moments(excess)
     n_shown = 1 if trials is None else trials.n_trials
     n_trials = max(n_shown, n_trials_ledger or 0)
     effective, variance = 1.0, 1.0 / n_obs  # that of trials without skill, where only their number is known
-    if trials is not None and n_shown > 1:
+    if trials is not None and sharpes is not None and n_shown > 1:
         effective = effective_n_trials(trials.excess())
-        variance = float(np.var(trials.annual_sharpe() / np.sqrt(per_year), ddof=1))
+        variance = float(np.var(sharpes / np.sqrt(per_year), ddof=1))
     # Trials that resemble the ones shown count as the same share of independent ones.
     charged = max(1.0, effective / n_shown * n_trials) if n_shown > 1 else float(n_trials)
     is_counted = n_shown > 1 or bool(n_trials_ledger)
@@ -695,6 +733,12 @@ def _significance(
         n_trials, effective, variance, min_track_record_length(sr, skew, kurt) / per_year,
         min_backtest_length(charged, sr * np.sqrt(per_year)) if sr > 0 else np.inf,
     )  # fmt: skip
+
+
+def _audit_identity(report: Any | None) -> Any:
+    """What tells one report from another; a report that is made when asked for has an ``identity`` of its own."""
+    identity = getattr(report, "identity", None)
+    return identity or (None if report is None else [report.verdict, report.headline()])
 
 
 def _audited(

@@ -13,7 +13,8 @@ import numpy as np
 from qml_plugin.bars import Bars
 from qml_plugin.errors import DataError
 from qml_plugin.records import FloatArray, IntArray
-from qml_plugin.vrd.evaluation import Evaluate, Parameters, Trials, annual_sharpe, holds, run_trials
+from qml_plugin.stats.nulls import holds
+from qml_plugin.vrd.evaluation import Evaluate, Parameters, Trials, annual_sharpe, run_trials
 from qml_plugin.vrd.kernels import open_over, range_sums
 
 Scheme = Literal["anchored", "rolling"]
@@ -328,10 +329,11 @@ def combinatorial_paths(
         for block in sorted(set(range(n_blocks)) - set(tested)):
             first = np.full(trials.n_trials, edges[block])
             end = np.full(trials.n_trials, edges[block + 1])
-            if block - 1 in tested:
-                first = np.maximum(over[block][1], edges[block] + embargo)
-            if block + 1 in tested:
-                end = np.minimum(end, over[block + 1][0])
+            for test in tested:
+                if test < block:
+                    first = np.maximum(first, np.maximum(over[test + 1][1], edges[test + 1] + embargo))
+                else:
+                    end = np.minimum(end, over[test][0])
             first = np.minimum(first, edges[block + 1])
             _sums(trials, first, end, total)
         sharpe = _sharpe_of_sums(total, trials.bars_per_year)

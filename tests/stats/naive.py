@@ -15,6 +15,19 @@ def shifted_sharpes(position, returns, costs):
     return np.array([sharpe(np.roll(position, s) * returns - np.roll(costs, s)) for s in range(len(position))])
 
 
+def slow_holds(exposure):
+    """First bar and the bar after the last of each run on one side, bar by bar."""
+    found, first = [], None
+    for t in range(len(exposure) + 1):
+        side = np.sign(exposure[t]) if t < len(exposure) else 0
+        if first is not None and side != np.sign(exposure[first]):
+            found.append((first, t))
+            first = None
+        if first is None and side != 0:
+            first = t
+    return found
+
+
 def placed_sharpe(holds, order, start, returns):
     """`holds` are (sizes, costs); the rest of the bars is flat."""
     earned = np.zeros(len(returns))

@@ -9,7 +9,7 @@ from scipy.stats import permutation_test
 
 from qml_plugin.errors import DataError
 from qml_plugin.stats.kernels import as_seed, entry_placements
-from qml_plugin.stats.nulls import circular_shift_test, judged, random_entry_test, sign_flip_test
+from qml_plugin.stats.nulls import circular_shift_test, holds, judged, random_entry_test, sign_flip_test
 from tests.stats import naive
 
 
@@ -62,6 +62,12 @@ def test_scale_of_returns_and_of_positions_does_not_matter(scale, seed):
     assert circular_shift_test(position, scale * returns).p_value == base.p_value
     assert circular_shift_test(scale * position, returns).p_value == base.p_value
     assert circular_shift_test(-position, -returns).p_value == base.p_value
+
+
+@given(st.lists(st.sampled_from([-1.0, 0.0, 0.5, 1.0]), min_size=1, max_size=40))
+def test_holds_are_runs_on_one_side(exposure):
+    first, end = holds(np.array(exposure))
+    assert list(zip(first.tolist(), end.tolist(), strict=True)) == naive.slow_holds(exposure)
 
 
 def test_random_entries_keep_the_holds_and_never_overlap():
@@ -161,6 +167,10 @@ def test_judged_counts_nan_as_exceeding_and_stops_validly():
         (lambda: circular_shift_test([1.0, 0.0], [0.1]), "has 1 observations"),
         (lambda: circular_shift_test([1.0, 0.0], [0.1, 0.2, 0.3]), "position has 2 bars, returns 3"),
         (lambda: circular_shift_test(*market(), alpha=1.0), "alpha 1.0 refused"),
+        (lambda: circular_shift_test(*market(), alpha=0.0), "alpha 0.0 refused"),
+        (lambda: random_entry_test(*market(), alpha=0.0, n_draws=9, seed=1), "alpha 0.0 refused"),
+        (lambda: random_entry_test(np.zeros(9), np.ones(9), alpha=0.0, n_draws=9, seed=1), "alpha 0.0 refused"),
+        (lambda: sign_flip_test([0.1, -0.1, 0.2], alpha=0.0, n_draws=9, seed=1), "alpha 0.0 refused"),
         (lambda: random_entry_test(*market(), n_draws=0, seed=0), "n_draws 0 refused"),
         (lambda: sign_flip_test([1.0], n_draws=0, seed=0), "n_draws 0 refused"),
         (lambda: sign_flip_test([np.inf], seed=0), "trade_returns is inf"),

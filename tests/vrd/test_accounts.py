@@ -41,6 +41,29 @@ def test_arrays_earn_what_the_host_earns_with_them(market, name, goog, eurusd):
     np.testing.assert_allclose(ours.costs.sum(), host.costs[:-1].sum(), rtol=0.02)
 
 
+def test_a_searched_size_is_played_as_the_host_plays_it(goog):
+    bars = bars_from_frame(goog[:1000], symbol="GOOG")
+    cls = find_strategy("MovingAverageCross")
+    runs = StrategyRuns(cls, 0.0005, cls.reverses)
+    found = {}
+    for size in (0.25, 0.5, 100):
+        stats = plain_runs.run_plain(cls, frame_of(bars), {"size": size}, fees=0.0005, is_exclusive=cls.reverses)
+        found[size] = runs(bars, {"size": size}).returns
+        np.testing.assert_allclose(found[size][:-1], evaluation_of_stats(stats, bars).returns[:-1], atol=1e-6, rtol=0)
+        assert runs.is_as_arrays({"size": size}) == (size < 1)  # whole units are for the host
+    assert found[0.5].std() > 1.8 * found[0.25].std() > 100 * found[100].std()
+
+
+def test_whether_an_entry_reverses_can_be_searched(goog):
+    bars = bars_from_frame(goog[:1000], symbol="GOOG")
+    cls = find_strategy("MovingAverageCross")
+    runs = StrategyRuns(cls, 0.0005, cls.reverses)
+    holding = type("Holding", (cls,), {"reverses": not cls.reverses})
+    asked = runs(bars, {"reverses": not cls.reverses}).exposure
+    np.testing.assert_array_equal(asked, StrategyRuns(holding, 0.0005, cls.reverses)(bars, {}).exposure)
+    assert (asked != runs(bars, {}).exposure).any()
+
+
 @pytest.mark.parametrize("name", ["QMLStrategy", "MovingAverageCross", "DonchianBreakout", "RSIReversion"])
 def test_the_position_over_a_bar_does_not_know_its_open(name):
     bars = bars_from_frame(random_walk(1200, 5, volatility=0.02), symbol="WALK")

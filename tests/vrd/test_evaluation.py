@@ -7,26 +7,9 @@ from hypothesis import strategies as st
 from qml_plugin.bars import bars_from_frame
 from qml_plugin.errors import DataError
 from qml_plugin.vrd import Backtests, Positions, run_trials
-from qml_plugin.vrd.evaluation import bars_per_year, evaluation_of_exposure, frame_of, holds, market_returns
+from qml_plugin.vrd.evaluation import bars_per_year, evaluation_of_exposure, frame_of, market_returns
+from tests.stats.naive import slow_holds
 from tests.vrd.conftest import GRID, moving_average
-
-
-def slow_holds(exposure):
-    found, first = [], None
-    for t in range(len(exposure) + 1):
-        side = np.sign(exposure[t]) if t < len(exposure) else 0
-        if first is not None and side != np.sign(exposure[first]):
-            found.append((first, t))
-            first = None
-        if first is None and side != 0:
-            first = t
-    return found
-
-
-@given(st.lists(st.sampled_from([-1.0, 0.0, 0.5, 1.0]), min_size=1, max_size=40))
-def test_holds_are_runs_on_one_side(exposure):
-    first, end = holds(np.array(exposure))
-    assert list(zip(first.tolist(), end.tolist(), strict=True)) == slow_holds(exposure)
 
 
 @given(st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=2, max_size=40), st.integers(0, 99))

@@ -9,8 +9,9 @@ from qml_plugin import PatternMixin
 from qml_plugin.adapters.plain_runs import is_played_as_arrays, parameters_of
 from qml_plugin.bars import bars_from_frame
 from qml_plugin.errors import DataError
+from qml_plugin.provenance import canonical_json, plain
 from qml_plugin.registry import PatternRegistry
-from qml_plugin.vrd import Plan
+from qml_plugin.vrd import Plan, strategies
 from qml_plugin.vrd.strategies import find_strategy, market_bars, validate_strategy, validate_trades
 from strategies.donchian import DonchianBreakout
 from strategies.moving_average import MovingAverageCross
@@ -89,6 +90,44 @@ def test_a_plain_strategy_runs_under_the_host_and_the_audit_catches_a_glance_ahe
     assert "Peeking has no memory" in found.gate_reason
     assert found.validation.parameters == {"n_bars": 1}
     assert found.n_attempts is None
+
+
+class Clean(Strategy):
+    n_bars = 1
+
+    def init(self):
+        pass
+
+    def next(self):
+        if len(self.data) % 9 == 0 and not self.position:
+            self.buy()
+        elif self.position and len(self.data) % 9 == 5:
+            self.position.close()
+
+
+def test_an_audit_of_the_class_is_told_from_others_without_being_run(walk):
+    host = {"fees": 0.001, "exclusive_orders": False}
+    one = strategies._LazyAudit(Peeking, walk, host, True, 0)
+    others = [
+        strategies._LazyAudit(*asked)
+        for asked in (
+            (Clean, walk, host, True, 0),
+            (Peeking, walk, {**host, "fees": 0.002}, True, 0),
+            (Peeking, walk, host, False, 0),
+            (Peeking, walk, host, True, 1),
+        )
+    ]
+    assert len({canonical_json(plain(audit.identity)) for audit in (one, *others)}) == 5
+    assert one.identity == strategies._LazyAudit(Peeking, walk, host, True, 0).identity
+    assert all(audit._found is None for audit in (one, *others))
+
+
+def test_the_kept_audit_of_a_class_is_read_again_and_not_run(walk, tmp_path, monkeypatch):
+    first = validated(Clean, walk, folder=tmp_path)
+    monkeypatch.setattr(strategies, "audit", lambda *_, **__: pytest.fail("it was run again"))
+    again = validated(Clean, walk, folder=tmp_path)
+    assert {step.name: step.is_kept for step in again.validation.steps}["audit"]
+    assert again.validation.audit == first.validation.audit
 
 
 class Raising(MovingAverageCross):

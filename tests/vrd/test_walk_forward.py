@@ -1,3 +1,5 @@
+from itertools import combinations
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -194,6 +196,63 @@ def test_combinatorial_paths_choose_as_purged_splits_of_true_intervals_do():
             excess = excess_returns(trials.returns[rows, j], x, trials.market[rows])
             sharpes.append(sharpe_ratio(excess) if x.any() else -np.inf)
         assert chosen == int(np.argmax(sharpes))
+
+
+def slow_training(side, is_tested, embargo):
+    """Bars to train on: not tested, not embargoed, and of no position that was open on a tested bar."""
+    n = len(side)
+    train = ~is_tested
+    for t in range(n):
+        if any(is_tested[t - k] for k in range(1, embargo + 1) if t >= k):
+            train[t] = False
+        a = b = t
+        while side[t] and a > 0 and side[a - 1] == side[t]:
+            a -= 1
+        while side[t] and b < n and side[b] == side[t]:
+            b += 1
+        if is_tested[a:b].any():
+            train[t] = False
+    return train
+
+
+@pytest.mark.parametrize("embargo", [0, 35])
+def test_long_positions_are_purged_from_all_of_the_training(embargo):
+    n, n_blocks, n_trials = 240, 8, 4
+    edges = np.linspace(0, n, n_blocks + 1).round().astype(int)
+    rng = np.random.default_rng(4)
+    for _ in range(2):
+        exposure = np.column_stack(
+            [np.repeat(rng.integers(-1, 2, 60), rng.integers(5, 90, 60))[:n] for _ in range(n_trials)]
+        ).astype(float)
+        market = rng.normal(0, 0.01, n)
+        parameters = tuple({"n": i} for i in range(n_trials))
+        returns = exposure * market[:, None]
+        trials = Trials(parameters, returns, exposure, 0 * returns, np.ones(n_trials, np.int64), market, 252.0)
+        found = combinatorial_paths(trials, n_blocks=n_blocks, n_test_blocks=2, embargo_bars=embargo)
+        for chosen, tested in zip(found.chosen, combinations(range(n_blocks), 2), strict=True):
+            is_tested = np.zeros(n, bool)
+            for block in tested:
+                is_tested[edges[block] : edges[block + 1]] = True
+            sharpes = []
+            for j in range(n_trials):
+                rows = np.flatnonzero(slow_training(np.sign(exposure[:, j]), is_tested, embargo))
+                if len(rows) < 20 or not exposure[rows, j].any():
+                    sharpes.append(-np.inf)
+                    continue
+                excess = excess_returns(returns[rows, j], exposure[rows, j], market[rows])
+                sharpes.append(-np.inf if np.ptp(excess) < 1e-9 else sharpe_ratio(excess))
+            assert chosen == (int(np.argmax(sharpes)) if np.isfinite(sharpes).any() else -1)
+
+
+def test_a_position_over_a_whole_block_of_the_training_is_purged_there_too():
+    """Held on bars 40..110 alone: a split that tests any of them has nothing to train on, however far away the rest is."""
+    exposure = np.zeros((150, 1))
+    exposure[40:110] = 1.0
+    market = np.random.default_rng(0).normal(0, 0.01, 150)
+    returns = exposure * market[:, None]
+    trials = Trials(({},), returns, exposure, 0 * returns, np.ones(1, np.int64), market, 252.0)
+    found = combinatorial_paths(trials, n_blocks=5, n_test_blocks=1, embargo_bars=0)
+    assert found.chosen.tolist() == [0, -1, -1, -1, 0]
 
 
 def test_impossible_paths_are_refused(trials):
