@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qml_plugin.cli.terminal import inert, number, percent, print_table, say, telling_of_compilation
+from qml_plugin.cli.terminal import (
+    inert,
+    look_in_current_folder,
+    number,
+    percent,
+    print_table,
+    say,
+    telling_of_compilation,
+)
 
 if TYPE_CHECKING:
     from qml_plugin.sweeps import SweepResult
@@ -129,9 +135,7 @@ def _common(
     except DataError as error:
         raise typer.BadParameter(str(error)) from error
 
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a module of the current folder, as for `python -m`
+    look_in_current_folder()
     given: dict[str, Any] = {}
     for text in options or []:
         name, equals, value = text.partition("=")

@@ -473,9 +473,7 @@ def market_bars(symbol: str, timeframe: str | None = None, path: Path | str | No
     if path is not None:
         return _bars_of(path, symbol, timeframe)
     if symbol not in BUNDLED:
-        raise DataError(
-            f"there is no data of {symbol!r} here: only {', '.join(BUNDLED)} come along. Pass --data FILE."
-        )
+        raise DataError(f"there is no data of {symbol!r} here: only {', '.join(BUNDLED)} come along. Pass --data FILE.")
     if timeframe is not None and canonical_timeframe(timeframe) != BUNDLED[symbol]:
         raise DataError(
             f"the bundled {symbol} has bars of {BUNDLED[symbol]}, not {timeframe}. Leave -t out, or pass --data FILE."
