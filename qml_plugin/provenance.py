@@ -43,6 +43,12 @@ _LIBRARIES = (
 )
 _GIT_TIMEOUT_S = 5.0
 _SCRIPT = "qml_script_"
+SHIPPED = {
+    "QMLStrategy": "strategies.qml:QMLStrategy",
+    "MovingAverageCross": "strategies.moving_average:MovingAverageCross",
+    "DonchianBreakout": "strategies.donchian:DonchianBreakout",
+    "RSIReversion": "strategies.rsi_reversion:RSIReversion",
+}
 _LONGEST_DIFF = 1_000_000
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
@@ -187,6 +193,15 @@ def class_path(cls: type) -> str:
     file = getattr(module, "__file__", None)
     is_script = file is not None and (cls.__module__ == "__main__" or cls.__module__.startswith(_SCRIPT))
     return f"{Path(str(file)).resolve() if is_script else cls.__module__}:{cls.__qualname__}"
+
+
+def place_of(name: str) -> str:
+    """Where a strategy of `SHIPPED` is, by its bare name; anything else is returned as it is.
+
+    >>> place_of("QMLStrategy"), place_of("my.py:Breakout")
+    ('strategies.qml:QMLStrategy', 'my.py:Breakout')
+    """
+    return SHIPPED.get(name, name)
 
 
 def find_class(path: str) -> type:

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "qml_plugin"
 
 LAYERS = {
-    "__version__": -1, "errors": 0, "records": 0, "clock": 1, "model_files": 2, "processes": 1, "provenance": 1, "stats": 1, "bars": 2, "features": 3, "detection": 4, "labels": 4, "registry": 4,
+    "__version__": -1, "errors": 0, "records": 0, "compiling": 0, "clock": 1, "model_files": 2, "processes": 1, "provenance": 1, "stats": 1, "bars": 2, "features": 3, "detection": 4, "labels": 4, "registry": 4,
     "retrieval": 3, "gate": 5, "memory": 6, "adapters": 7, "pandas": 8, "audit": 8, "sweeps": 8, "vrd": 9, "report": 10, "demo": 11, "labelling": 11, "neighbours": 11, "cli": 12,
 }  # fmt: skip
 ALLOWED = {

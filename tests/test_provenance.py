@@ -309,3 +309,8 @@ def test_a_script_finds_what_lies_beside_it_and_leaves_the_path_as_it_was(tmp_pa
     before = list(sys.path)
     assert find_class(f"{tmp_path}/mine.py:Mine").__mro__[1].__name__ == "Base"
     assert sys.path == before
+
+
+@pytest.mark.parametrize("name", provenance.SHIPPED)
+def test_every_shipped_strategy_is_where_its_name_says(name):
+    assert provenance.find_class(provenance.place_of(name)).__name__ == name

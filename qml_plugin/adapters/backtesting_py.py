@@ -25,7 +25,7 @@ from qml_plugin.adapters.run_memory import Host, RunMemory, current_host
 from qml_plugin.errors import DataError, QmlError
 from qml_plugin.records import BarrierRule
 
-_BUNDLED = ("EURUSD", "GOOG")
+BUNDLED = {"EURUSD": "1h", "GOOG": "1d"}  # and the length of their bars
 _SHORTEST_MISSPELT = 8  # letters; shorter names resemble settings by chance
 _has_memory: ContextVar[bool] = ContextVar("has_memory", default=True)
 
@@ -177,8 +177,8 @@ def bundled_data(name: str) -> pd.DataFrame:
     """Market data that backtesting.py ships: ``"GOOG"`` (daily, 2004-2013) or ``"EURUSD"`` (hourly, 2017-2018)."""
     import backtesting.test
 
-    if name not in _BUNDLED:
-        raise DataError(f"no bundled data called {name!r}. Use one of {', '.join(_BUNDLED)}.")
+    if name not in BUNDLED:
+        raise DataError(f"no bundled data called {name!r}. Use one of {', '.join(BUNDLED)}.")
     frame: pd.DataFrame = getattr(backtesting.test, name)
     return frame
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from qml_plugin.adapters.asked import Asked, BoolArray
+from qml_plugin.compiling import kernel
 from qml_plugin.records import FloatArray, IntArray
 
 
@@ -51,7 +51,7 @@ def play(
     return Orders(bar[:n], side[:n], px[:n])
 
 
-@njit(cache=True)
+@kernel
 def _play(
     open_: FloatArray,
     high: FloatArray,

@@ -123,7 +123,7 @@ def _class_of(run: Mapping[str, Any], given: str | None) -> type:
         )
     # What a script prints is not what was asked for.
     with nothing_recorded(), contextlib.redirect_stdout(sys.stderr):
-        cls = provenance.find_class(path)
+        cls = provenance.find_class(provenance.place_of(path))
     if not issubclass(cls, PatternMixin):
         raise DataError(
             f"{path} has no PatternMixin, so it made no run of this registry. Name the class with the mixin."

@@ -26,13 +26,12 @@ from qml_plugin.audit.strategy_runs import StrategySubject, is_strategy
 from qml_plugin.audit.trace import Difference, Trace, differences
 from qml_plugin.bars import PRICES, read_bars
 from qml_plugin.errors import DataError
-from qml_plugin.provenance import find_object
+from qml_plugin.provenance import find_object, place_of
 
 Subject = StrategySubject | SignalSubject
 Step = Callable[[int, int, str], object]
 _SHORTEST_REST = 50
 _FEWEST_BARS = 50
-_BUNDLED = ("GOOG", "EURUSD")
 _CASH_IN_PRICES = 1000.0
 
 
@@ -355,11 +354,12 @@ def frame_of(data: pd.DataFrame | str | Path | None) -> tuple[pd.DataFrame, str]
     """The bars as the host takes them, and what to call them."""
     if isinstance(data, pd.DataFrame):
         return (data if set(PRICES) <= set(data.columns) else read_bars(data)), "the bars given"
-    if data is None or data in _BUNDLED:
-        from qml_plugin.adapters.backtesting_py import bundled_data
+    from qml_plugin.adapters.backtesting_py import BUNDLED, bundled_data
 
-        return bundled_data(str(data or _BUNDLED[0])), str(data or _BUNDLED[0])
-    return read_bars(data), Path(data).name
+    name = "GOOG" if data is None else data
+    if isinstance(name, str) and name in BUNDLED:
+        return bundled_data(name), name
+    return read_bars(name), Path(name).name
 
 
 def _subject_of(
@@ -368,7 +368,7 @@ def _subject_of(
     found = subject
     if isinstance(subject, str):
         with nothing_recorded():  # a script that is imported for its class may run a backtest
-            found = find_object(subject)
+            found = find_object(place_of(subject))
     if is_strategy(found):
         # Enough for a thousand units; the same in all runs, whatever prices their futures reach.
         options_of(found, parameters or {}, {})

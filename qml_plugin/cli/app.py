@@ -65,6 +65,7 @@ def _options(
     ] = False,
 ) -> None:
     """Options that every command takes."""
+    os.environ.setdefault("TQDM_DISABLE", "1")  # the host's own bars would fight with ours
 
 
 @app.command()
@@ -77,7 +78,6 @@ def demo(
 
     Needs no network. Writes `experiments.db`, `synthetic.db` and `demo.html` into the folder and nothing elsewhere.
     """
-    os.environ.setdefault("TQDM_DISABLE", "1")  # the host's own bars would fight with ours
     from qml_plugin.demo import run_demo
 
     with ProgressLine() as step, telling_of_compilation():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qml_plugin.cli.terminal import ProgressLine, inert, print_table, say, telling_of_compilation
+from qml_plugin.cli.terminal import ProgressLine, inert, print_table, say, telling_of_compilation, writing
 from qml_plugin.errors import QmlError
 
 if TYPE_CHECKING:
@@ -82,7 +82,9 @@ def _audit(strategy: str, data: str | None, options: dict[str, Any], html: Path 
     if html is not None:
         from qml_plugin.report.audit_page import write_audit_page
 
-        typer.echo(f"page  {_written(lambda: write_audit_page(report, html), html)}", err=is_piped)
+        with writing(html):
+            page = write_audit_page(report, html)
+        typer.echo(f"page  {page}", err=is_piped)
     _write_json(report.as_dict(), json_file)
     return report.exit_code
 
@@ -189,21 +191,13 @@ def _write_json(content: dict[str, Any], path: Path | None) -> None:
     if path is not None and str(path) == "-":
         say(text)
     elif path is not None:
-        _written(lambda: path.write_text(text + "\n", encoding="utf-8"), path)
+        with writing(path):
+            path.write_text(text + "\n", encoding="utf-8")
 
 
 def _check_folder(path: Path | None) -> None:
     """Refuse before the work what could not be written after it."""
-    from qml_plugin.errors import DataError
+    from qml_plugin.features.table import check_folder
 
-    if path is not None and str(path) != "-" and not path.parent.is_dir():
-        raise DataError(f"there is no folder {path.parent}. Create it first.")
-
-
-def _written(write: Any, path: Path) -> Any:
-    from qml_plugin.errors import DataError
-
-    try:
-        return write()
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error}. Choose a folder that exists and has room.") from error
+    if path is not None and str(path) != "-":
+        check_folder(path)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qml_plugin.cli.runs import RunId
-from qml_plugin.cli.terminal import DEFAULT_DB, AsJson, Db, inert, number, print_table, say
+from qml_plugin.cli.terminal import DEFAULT_DB, AsJson, Db, inert, number, print_table, say, writing
 
 if TYPE_CHECKING:
     from qml_plugin.records import Decision
@@ -169,14 +169,11 @@ def _written(
     near: list[NeighbourView],
     path: Path,
 ) -> Path:
-    from qml_plugin.errors import DataError
     from qml_plugin.labelling.view import pattern_view
     from qml_plugin.report.decision_page import card_of, write_decision_page
 
     view = pattern_view(pattern, registry.bars_of(decision.pattern_id), n_bars=_PAGE_BARS)
     mode = str((run["params"].get("qml") or {}).get("mode"))
     facts = {"run": run["run_id"], "strategy": run["strategy_name"], "mode": mode}
-    try:
+    with writing(path):
         return write_decision_page(card_of(view, decision, near), path, facts)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error}. Choose a folder that exists and has room.") from error

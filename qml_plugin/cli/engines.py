@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +21,6 @@ def compare_engines(
 
     Example: `qml compare-engines EURUSD.csv --symbol EURUSD`
     """
-    os.environ.setdefault("TQDM_DISABLE", "1")
     from qml_plugin.adapters.engines import REASONS, check_engines
     from qml_plugin.bars import read_bars
 

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qml_plugin.cli.terminal import AsJson, ProgressLine, number, percent, print_table, say, telling_of_compilation
+from qml_plugin.cli.terminal import (
+    AsJson,
+    ProgressLine,
+    number,
+    percent,
+    print_table,
+    say,
+    telling_of_compilation,
+    writing,
+)
 
 if TYPE_CHECKING:
     from qml_plugin.bars import Bars
@@ -259,7 +268,6 @@ def _print_values(feature: Feature, bars: Bars, values: FloatArray, *, is_bundle
 
 
 def _write_page(feature: Feature, bars: Bars, values: FloatArray, path: Path) -> Path:
-    from qml_plugin.errors import DataError
     from qml_plugin.report.feature_page import write_feature_page
     from qml_plugin.report.views import FeatureView
     from qml_plugin.stats.distribution import distribution
@@ -274,7 +282,5 @@ def _write_page(feature: Feature, bars: Bars, values: FloatArray, path: Path) ->
         **facts, **columns, symbol=bars.symbol, timeframe=bars.timeframe, n_bars=len(bars), values=values[drawn],
         distribution=distribution(values, warmup=feature.warmup),
     )  # fmt: skip
-    try:
+    with writing(path):
         return write_feature_page(view, path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error}. Choose a folder that exists and has room.") from error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qml_plugin.cli.features import Tz, read_series
-from qml_plugin.cli.terminal import DEFAULT_DB, Db, print_statistics, say
+from qml_plugin.cli.terminal import DEFAULT_DB, Db, print_statistics, say, writing
 
 if TYPE_CHECKING:
     from qml_plugin.cli.answers import Answers
@@ -302,7 +302,5 @@ def _write_page(
         n_left=registry.count_unlabeled(*market),
         is_future_hidden=hide_future,
     )
-    try:
+    with writing(path):
         say(f"page  {write_label_page(page, path)}")
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error}. Choose a folder that exists and has room.") from error

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +15,7 @@ from qml_plugin.cli.terminal import (
     AsJson,
     Db,
     inert,
+    look_in_current_folder,
     number,
     percent,
     print_groups,
@@ -198,9 +197,7 @@ def runs_reproduce(
 
     Imports and runs the strategy's code. Exit code 0 if all is identical, else 1. Example: `qml runs reproduce 22f80537`
     """
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a module of the current folder, as for `python -m`
+    look_in_current_folder()
     from qml_plugin.adapters.reproduce import reproduce
 
     with telling_of_compilation():

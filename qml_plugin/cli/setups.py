@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qml_plugin.cli.features import Data, Symbol, Timeframe, Tz, read_series
-from qml_plugin.cli.terminal import AsJson, number, print_table, say, telling_of_compilation
+from qml_plugin.cli.terminal import AsJson, number, print_table, say, telling_of_compilation, writing
 
 if TYPE_CHECKING:
     from qml_plugin.bars import Bars
@@ -82,10 +82,7 @@ def _as_data(bars: Bars, setup: Setup) -> dict[str, Any]:
 
 
 def _written_page(bars: Bars, shown: list[Setup], n_found: int, path: Path) -> Path:
-    from qml_plugin.errors import DataError
     from qml_plugin.report.setup_page import write_setups_page
 
-    try:
+    with writing(path):
         return write_setups_page(bars, shown[::-1], n_found, path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error}. Choose a folder that exists and has room.") from error

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qml_plugin.cli.features import Tz, read_series
-from qml_plugin.cli.terminal import DEFAULT_DB, AsJson, Db, inert, number, print_table, say, telling_of_compilation
+from qml_plugin.cli.terminal import (
+    DEFAULT_DB,
+    AsJson,
+    Db,
+    inert,
+    number,
+    print_table,
+    say,
+    telling_of_compilation,
+    writing,
+)
 
 if TYPE_CHECKING:
     from qml_plugin.neighbours.question import Question
@@ -187,13 +197,10 @@ def _print(question: Question, answer: AnswerView, *, is_first: bool, is_one: bo
 
 
 def _written_page(asked: Sequence[Question], found: Sequence[AnswerView], path: Path) -> Path:
-    from qml_plugin.errors import DataError
     from qml_plugin.labelling.view import pattern_view
     from qml_plugin.neighbours.page import similar_page
     from qml_plugin.report.similar_page import write_similar_page
 
     views = [pattern_view(question.pattern, question.found, n_bars=_PAGE_BARS, hide_future=True) for question in asked]
-    try:
+    with writing(path):
         return write_similar_page(similar_page(asked, views, found), path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error}. Choose a folder that exists and has room.") from error

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,18 +11,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qml_plugin.cli.terminal import inert, number, percent, print_table, say, telling_of_compilation
+from qml_plugin.cli.terminal import (
+    inert,
+    look_in_current_folder,
+    number,
+    percent,
+    print_table,
+    say,
+    telling_of_compilation,
+)
 
 if TYPE_CHECKING:
     from qml_plugin.sweeps import SweepResult
 
-_SHIPPED = {
-    "QMLStrategy": "strategies.qml:QMLStrategy",
-    "MovingAverageCross": "strategies.moving_average:MovingAverageCross",
-}
 _N_SHOWN = 10
 
-Strategy = Annotated[str, typer.Argument(metavar="STRATEGY", help="QMLStrategy, MovingAverageCross, module:Class or file.py:Class.")]  # fmt: skip
+Strategy = Annotated[str, typer.Argument(metavar="STRATEGY", help="A shipped strategy such as QMLStrategy, module:Class or file.py:Class.")]  # fmt: skip
 DataFile = Annotated[list[str], typer.Option("--data", metavar="[SYMBOL=]FILE", help="Bars as .csv or .parquet, or GOOG or EURUSD, which backtesting.py ships.")]  # fmt: skip
 GridOption = Annotated[list[str], typer.Option("--grid", metavar="NAME=VALUES", help="Values to try: atr_period=10,14,20 or min_depth_ratio=0.3:0.7:0.2. Repeat it.")]  # fmt: skip
 Jobs = Annotated[int, typer.Option("--jobs", "-j", help="Worker processes; -1 for one on each processor.")]
@@ -120,6 +122,7 @@ def _common(
 ) -> tuple[str, Any, dict[str, Any], dict[str, Any]]:
     """What both commands are given, as the functions take it."""
     from qml_plugin.errors import DataError
+    from qml_plugin.provenance import place_of
     from qml_plugin.sweeps.points import parse_grid, value_of
     from qml_plugin.sweeps.search import SEARCHES
 
@@ -132,9 +135,7 @@ def _common(
     except DataError as error:
         raise typer.BadParameter(str(error)) from error
 
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a module of the current folder, as for `python -m`
+    look_in_current_folder()
     given: dict[str, Any] = {}
     for text in options or []:
         name, equals, value = text.partition("=")
@@ -146,16 +147,16 @@ def _common(
         raise DataError("--data names a symbol twice. Give each file a symbol of its own: --data GOOG=goog.csv.")
     if len(files) == 1 and "symbol" in given:
         files = {str(given.pop("symbol")): next(iter(files.values()))}
-    return _SHIPPED.get(strategy, strategy), files, values, given
+    return place_of(strategy), files, values, given
 
 
 def _symbol_and_bars(text: str) -> tuple[str, Any]:
-    from qml_plugin.adapters.backtesting_py import bundled_data
+    from qml_plugin.adapters.backtesting_py import BUNDLED, bundled_data
 
     symbol, equals, file = text.partition("=")
     if equals:
         return symbol, file
-    return (text, bundled_data(text)) if text in ("GOOG", "EURUSD") else (Path(text).stem, text)
+    return (text, bundled_data(text)) if text in BUNDLED else (Path(text).stem, text)
 
 
 def _bars(text: str) -> int | str:

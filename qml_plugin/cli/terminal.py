@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+from qml_plugin.errors import DataError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 DEFAULT_DB = "sqlite:///results/experiments.db"
@@ -49,6 +53,21 @@ def telling_of_compilation() -> Iterator[None]:
 
     with when_compiling(tell):
         yield
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Within the block an error of the file system is a refusal that names the path and the way out."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error}. Choose a folder that exists and has room.") from error
+
+
+def look_in_current_folder() -> None:
+    """Let modules of the current folder be imported, as `python -m` does."""
+    if "" not in sys.path:
+        sys.path.insert(0, "")
 
 
 def say(text: str = "") -> None:

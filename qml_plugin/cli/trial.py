@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from qml_plugin.cli.runs import RunId
-from qml_plugin.cli.terminal import DEFAULT_DB, AsJson, Db, inert, say
+from qml_plugin.cli.terminal import DEFAULT_DB, AsJson, Db, inert, say, writing
 
 
 def trial(
@@ -26,7 +26,6 @@ def trial(
     The same entries in three ways, in R and in return, with a permutation test. Too few entries are no result, and it
     says so. Example: `qml trial 22f80537 --html trial.html`
     """
-    from qml_plugin.errors import DataError
     from qml_plugin.gate import gate_trial
     from qml_plugin.registry import PatternRegistry
 
@@ -42,10 +41,8 @@ def trial(
             "mode": str((run["params"].get("qml") or {}).get("mode")), "bars": f"{run['data_bars']:,}",
             "from": f"{run['data_start']:%Y-%m-%d}", "to": f"{run['data_end']:%Y-%m-%d}",
         }  # fmt: skip
-        try:
+        with writing(html):
             written = write_trial_page(found, html, facts)
-        except OSError as error:
-            raise DataError(f"{html} cannot be written: {error}. Choose a folder that exists and has room.") from error
     if as_json:
         say(json.dumps(_finite(found.to_dict() | {"run_id": run["run_id"]}), indent=2, allow_nan=False))
     else:

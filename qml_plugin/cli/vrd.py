@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +14,12 @@ from qml_plugin.cli.terminal import (
     Db,
     ProgressLine,
     inert,
+    look_in_current_folder,
     number,
     print_table,
     say,
     telling_of_compilation,
+    writing,
 )
 from qml_plugin.errors import QmlError
 
@@ -58,13 +59,11 @@ def vrd(
     - `qml vrd my.py:Breakout -s BTC/USDT -t 4h --data btc.parquet --grid n=10,20,40 --jobs 2`
     - `qml vrd --trades broker.csv`
     """
-    os.environ.setdefault("TQDM_DISABLE", "1")
     if (strategy is None) == (trades is None):
         raise typer.BadParameter("give a STRATEGY, or --trades FILE.csv.")
     if require is not None and require not in _ENOUGH:
         raise typer.BadParameter(f"--require is DEPLOY or CAUTION, not {require}.")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a module of the current folder, as for `python -m`
+    look_in_current_folder()
     options: dict[str, Any] = {"is_quick": quick, "seed": seed}
     try:
         if trades is not None:
@@ -137,7 +136,6 @@ def _heard(line: Any, market: str) -> Callable[[str, int, int], object]:
 
 def _told(found: StrategyValidation, folder: Path) -> str:
     """Write the dossier, say the verdict, and return its word."""
-    from qml_plugin.errors import DataError
     from qml_plugin.report.dossier import write_dossier
 
     v = found.validation
@@ -150,10 +148,8 @@ def _told(found: StrategyValidation, folder: Path) -> str:
         ("gate", "answer", "value", "threshold", "why"),
         [(gate.name, gate.status, number(_finite(gate.value), 3), number(_finite(gate.threshold), 3), gate.reason) for gate in v.gates],
     )  # fmt: skip
-    try:
+    with writing(folder):
         page, numbers = write_dossier(found, folder)
-    except OSError as error:
-        raise DataError(f"{folder} cannot be written: {error}. Choose a folder that exists and has room.") from error
     say(f"\ndossier   {page}\nnumbers   {numbers}\n")
     return v.verdict.word
 

@@ -6,10 +6,10 @@ from collections import namedtuple
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from qml_plugin.bars import Bars
+from qml_plugin.compiling import kernel
 from qml_plugin.detection.swings import Swings, directional_changes, fractals, refuse_unless_positive
 from qml_plugin.errors import DataError
 from qml_plugin.features.kernels import wilder_atr
@@ -160,7 +160,7 @@ def _setups(bars: Bars, swings: Swings, rows: IntArray, values: FloatArray, side
     return setups
 
 
-@njit(cache=True)
+@kernel
 def _search(
     prices: FloatArray,
     atr: FloatArray,
@@ -230,7 +230,7 @@ def _search(
     return rows[:count], values[:count]
 
 
-@njit(cache=True)
+@kernel
 def _first_beyond(px: FloatArray, level: float, first: int, last: int) -> int:
     """First bar from `first` to `last` whose price lies above the level; -1 if none does."""
     for t in range(first, last + 1):
@@ -239,7 +239,7 @@ def _first_beyond(px: FloatArray, level: float, first: int, last: int) -> int:
     return -1
 
 
-@njit(cache=True)
+@kernel
 def _describe(
     prices: FloatArray,
     atr: FloatArray,
@@ -280,7 +280,7 @@ def _describe(
     value[2] = parts / 7
 
 
-@njit(cache=True)
+@kernel
 def _balance(one: float, other: float) -> float:
     """1 for equal sizes, towards 0 the more they differ."""
     return min(one, other) / max(one, other)

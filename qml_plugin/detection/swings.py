@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from qml_plugin.bars import Bars
+from qml_plugin.compiling import kernel
 from qml_plugin.errors import DataError
 from qml_plugin.features.kernels import wilder_atr
 from qml_plugin.records import FloatArray, IntArray
@@ -153,7 +153,7 @@ def refuse_unless_positive(**parameters: float) -> None:
             raise DataError(f"{name} is {value!r}. It counts bars; pass a whole number.")
 
 
-@njit(cache=True)
+@kernel
 def _confirm(
     high: FloatArray, low: FloatArray, close: FloatArray, atr: FloatArray, threshold_atr: float
 ) -> tuple[IntArray, np.ndarray, IntArray]:

@@ -43,10 +43,21 @@ def check_target(path: Path, *, may_replace: bool) -> None:
         raise DataError(
             f"{path} is neither {' nor '.join(SUFFIXES)}. The suffix says what is written; choose one of them."
         )
-    if not path.parent.is_dir():
-        raise DataError(f"there is no folder {path.parent}. Create it first.")
+    check_folder(path)
     if path.is_dir() or (path.exists() and not may_replace):
         raise DataError(f"{path} is there already. Choose another name, or pass --force to replace it.")
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a file whose folder is missing.
+
+    Raises
+    ------
+    DataError
+        Of which folder.
+    """
+    if not path.parent.is_dir():
+        raise DataError(f"there is no folder {path.parent}. Create it first.")
 
 
 def write_features(bars: Bars, path: Path, step: Step = lambda done, total, text: None) -> Written:

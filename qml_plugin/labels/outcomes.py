@@ -6,9 +6,9 @@ The result does not depend on the portfolio, so entries that were skipped are la
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from qml_plugin.bars import Bars
+from qml_plugin.compiling import kernel
 from qml_plugin.errors import DataError
 from qml_plugin.records import BarrierRule, Entry, FloatArray, Outcome
 
@@ -171,7 +171,7 @@ def last_resolving_bar(entry: Entry) -> int:
     return entry.bar + 2 * entry.rule.max_bars
 
 
-@njit(cache=True)
+@kernel
 def _fill(
     open_: FloatArray,
     high: FloatArray,
@@ -208,7 +208,7 @@ def _fill(
     return -1, 0.0
 
 
-@njit(cache=True)
+@kernel
 def _walk(
     open_: FloatArray,
     high: FloatArray,

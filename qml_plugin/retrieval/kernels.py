@@ -6,29 +6,16 @@ here calls another, so that numba's own cache notices every change.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
-
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from qml_plugin.compiling import kernel
 from qml_plugin.records import FloatArray, IntArray
 
 Float32Array = NDArray[np.float32]
 
-F = TypeVar("F", bound=Callable[..., Any])
 
-
-def _kernel(function: F) -> F:
-    """Compiled without fastmath and without the interpreter's lock; kept on disk where a folder can be written."""
-    try:
-        return njit(nogil=True, cache=True)(function)  # type: ignore[return-value]
-    except RuntimeError:  # no folder for the cache: compiling takes a second
-        return njit(nogil=True)(function)  # type: ignore[return-value]
-
-
-@_kernel
+@kernel
 def keep_nearest(
     products: Float32Array,
     norms: Float32Array,
@@ -73,7 +60,7 @@ def keep_nearest(
                 worst = kept[query, n_kept - 1]
 
 
-@_kernel
+@kernel
 def candidate_distances(
     vectors: Float32Array, offset: int, queries: Float32Array, rows: IntArray, found: FloatArray
 ) -> None:

@@ -11,23 +11,12 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any, TypeVar
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from qml_plugin.compiling import kernel
 from qml_plugin.records import FloatArray, IntArray
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _kernel(function: F) -> F:
-    """Compiled without fastmath and without the interpreter's lock; kept on disk where a folder can be written."""
-    try:
-        return njit(nogil=True, cache=True)(function)  # type: ignore[return-value]
-    except RuntimeError:  # no folder for the cache: every process compiles anew
-        return njit(nogil=True)(function)  # type: ignore[return-value]
 
 
 def in_threads(n_draws: int, run: Callable[[int, int], object], n_threads: int | None = None) -> None:
@@ -56,7 +45,7 @@ def in_threads(n_draws: int, run: Callable[[int, int], object], n_threads: int |
             done.result()
 
 
-@_kernel
+@kernel
 def _mixed(value: np.uint64) -> np.uint64:
     """The finaliser of SplitMix64."""
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -64,20 +53,20 @@ def _mixed(value: np.uint64) -> np.uint64:
     return value ^ (value >> np.uint64(31))
 
 
-@_kernel
+@kernel
 def _stream(seed: np.uint64, draw: int) -> np.uint64:
     """Where the numbers of one draw begin."""
     return _mixed(_mixed(seed) ^ _mixed(np.uint64(draw) + np.uint64(0x9E3779B97F4A7C15)))
 
 
-@_kernel
+@kernel
 def _uniform(stream: np.uint64, counter: int) -> float:
     """Number `counter` of a stream, 0 <= value < 1, with 53 bits."""
     bits = _mixed(stream + np.uint64(counter + 1) * np.uint64(0x9E3779B97F4A7C15))
     return float(np.int64(bits >> np.uint64(11))) * (1.0 / 9007199254740992.0)
 
 
-@_kernel
+@kernel
 def _length(stream: np.uint64, counter: int, log_stay: float) -> int:
     """Geometric length of a block, 1 or more; `log_stay` is log(1 - 1 / mean length), 0 for independent draws."""
     if log_stay == 0.0:
@@ -86,7 +75,7 @@ def _length(stream: np.uint64, counter: int, log_stay: float) -> int:
     return int(min(length, 1e15))
 
 
-@_kernel
+@kernel
 def resample_rows(n_obs: int, log_stay: float, seed: np.uint64, first: int, last: int, out: IntArray) -> None:
     """Rows of the stationary bootstrap, out[draw - first, step]."""
     n_steps = out.shape[1]
@@ -102,7 +91,7 @@ def resample_rows(n_obs: int, log_stay: float, seed: np.uint64, first: int, last
                 row = row + 1 if row + 1 < n_obs else 0
 
 
-@_kernel
+@kernel
 def resample_sums(prefix: FloatArray, log_stay: float, seed: np.uint64, first: int, last: int, out: FloatArray) -> None:
     """Column sums of resamples as long as the data, out[draw, column]; `prefix` holds n_obs + 1 running sums.
 
@@ -127,7 +116,7 @@ def resample_sums(prefix: FloatArray, log_stay: float, seed: np.uint64, first: i
                     out[draw, column] += prefix[n_obs, column] - prefix[row, column] + prefix[end - n_obs, column]
 
 
-@_kernel
+@kernel
 def equity_paths(
     returns: FloatArray,
     n_steps: int,
@@ -173,7 +162,7 @@ def equity_paths(
         ruin_step[draw] = ruin
 
 
-@_kernel
+@kernel
 def _place(hold_bars: IntArray, n_flat: int, stream: np.uint64, order: IntArray, start: IntArray) -> None:
     """One random order of the holds and their first bars, by Fisher and Yates and by selection sampling."""
     n_holds, counter = len(hold_bars), 0
@@ -197,7 +186,7 @@ def _place(hold_bars: IntArray, n_flat: int, stream: np.uint64, order: IntArray,
         counter += 1
 
 
-@_kernel
+@kernel
 def entry_placements(
     hold_bars: IntArray, n_flat: int, seed: np.uint64, first: int, last: int, order: IntArray, start: IntArray
 ) -> None:
@@ -210,7 +199,7 @@ def entry_placements(
         _place(hold_bars, n_flat, _stream(seed, draw), order[draw], start[draw])
 
 
-@_kernel
+@kernel
 def placed_moments(
     size: FloatArray,
     cost: FloatArray,
@@ -240,7 +229,7 @@ def placed_moments(
         out[draw, 1] = squares
 
 
-@_kernel
+@kernel
 def shuffled(n: int, block: int, stream: np.uint64, counter: int, out: IntArray) -> int:
     """A random order of n rows in blocks that begin at a random row; returns the counter of the next random number."""
     offset = 1 + int(_uniform(stream, counter) * block)
@@ -261,7 +250,7 @@ def shuffled(n: int, block: int, stream: np.uint64, counter: int, out: IntArray)
     return counter
 
 
-@_kernel
+@kernel
 def permute_bars(
     gap: FloatArray, within: FloatArray, n_warmup: int, block: int, seed: np.uint64, draw: int, out: FloatArray
 ) -> None:

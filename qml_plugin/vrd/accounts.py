@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from qml_plugin.adapters.asked import Asked
 from qml_plugin.adapters.playing import Orders
+from qml_plugin.compiling import kernel
 from qml_plugin.records import FloatArray, IntArray
 from qml_plugin.vrd.evaluation import Evaluation
 
@@ -47,7 +47,7 @@ def evaluation_of_orders(orders: Orders, asked: Asked, *, size: float, fees: flo
     return Evaluation(returns, exposure, costs, entry[:n_closed], end[:n_closed], gain[:n_closed])
 
 
-@njit(cache=True)
+@kernel
 def _account(
     open_: FloatArray,
     close: FloatArray,

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
-
 import numpy as np
-from numba import njit
 
+from qml_plugin.compiling import kernel
 from qml_plugin.records import FloatArray, IntArray
 
-F = TypeVar("F", bound=Callable[..., Any])
 
-
-def _kernel(function: F) -> F:
-    """Compiled without fastmath; kept on disk where a folder can be written."""
-    try:
-        return njit(cache=True)(function)  # type: ignore[return-value]
-    except RuntimeError:  # no folder for the cache: every process compiles anew
-        return njit(function)  # type: ignore[no-any-return]
-
-
-@_kernel
+@kernel
 def range_sums(
     returns: FloatArray, exposure: FloatArray, market: FloatArray, first: IntArray, end: IntArray, out: FloatArray
 ) -> None:
@@ -44,7 +31,7 @@ def range_sums(
                 out[7, j] += 1.0
 
 
-@_kernel
+@kernel
 def open_over(exposure: FloatArray, edge: int, first: IntArray, end: IntArray) -> None:
     """First bar, and the bar after the last, of the position that each trial carries over the edge; else the edge."""
     n = exposure.shape[0]

@@ -17,7 +17,7 @@ import pandas as pd
 
 from qml_plugin import provenance
 from qml_plugin.adapters import plain_runs
-from qml_plugin.adapters.backtesting_py import bundled_data
+from qml_plugin.adapters.backtesting_py import BUNDLED, bundled_data
 from qml_plugin.adapters.recorded_run import nothing_recorded
 from qml_plugin.audit import audit
 from qml_plugin.bars import Bars, bars_from_frame, read_bars
@@ -25,7 +25,7 @@ from qml_plugin.clock import canonical_timeframe
 from qml_plugin.errors import DataError, QmlError
 from qml_plugin.features.catalogue import CATALOGUE
 from qml_plugin.gate import GateTrial, gate_trial
-from qml_plugin.provenance import canonical_json, plain
+from qml_plugin.provenance import SHIPPED, canonical_json, place_of, plain
 from qml_plugin.records import FloatArray
 from qml_plugin.registry import PatternRegistry
 from qml_plugin.vrd.accounts import evaluation_of_orders
@@ -41,13 +41,6 @@ from qml_plugin.vrd.validate import Plan, Progress, Step, Validation, validate, 
 FULL, QUICK = Plan(), Plan(n_draws=499, n_paths=5_000, is_importance=False)
 _N_SEARCHED, _SEARCH_FACTORS = 3, (0.6, 1.0, 1.6)
 _MOST_TRIALS = 2_000
-_SHIPPED = {
-    "QMLStrategy": "strategies.qml:QMLStrategy",
-    "MovingAverageCross": "strategies.moving_average:MovingAverageCross",
-    "DonchianBreakout": "strategies.donchian:DonchianBreakout",
-    "RSIReversion": "strategies.rsi_reversion:RSIReversion",
-}
-_BUNDLED = {"EURUSD": "1h", "GOOG": "1d"}
 _AUDIT_CUTS = {True: 2, False: 10}
 
 
@@ -456,10 +449,10 @@ def find_strategy(strategy: type | str) -> type:
         If there is none, or it is no ``backtesting.Strategy``.
     """
     if isinstance(strategy, str):
-        place = _SHIPPED.get(strategy, strategy)
+        place = place_of(strategy)
         if ":" not in place:
             raise DataError(
-                f"strategy {strategy!r} is unknown. Use one of {', '.join(_SHIPPED)}, package.module:Class or "
+                f"strategy {strategy!r} is unknown. Use one of {', '.join(SHIPPED)}, package.module:Class or "
                 "path/to/file.py:Class."
             )
         strategy = _found(place)
@@ -492,16 +485,14 @@ def market_bars(symbol: str, timeframe: str | None = None, path: Path | str | No
         If there is no file and no such bundled market, or the bars are refused.
     """
     if path is not None:
-        return bars_from_frame(read_bars(path), symbol=symbol, timeframe=timeframe)
-    if symbol not in _BUNDLED:
+        return _bars_of(path, symbol, timeframe)
+    if symbol not in BUNDLED:
+        raise DataError(f"there is no data of {symbol!r} here: only {', '.join(BUNDLED)} come along. Pass --data FILE.")
+    if timeframe is not None and canonical_timeframe(timeframe) != BUNDLED[symbol]:
         raise DataError(
-            f"there is no data of {symbol!r} here: only {', '.join(_BUNDLED)} come along. Pass --data FILE."
+            f"the bundled {symbol} has bars of {BUNDLED[symbol]}, not {timeframe}. Leave -t out, or pass --data FILE."
         )
-    if timeframe is not None and canonical_timeframe(timeframe) != _BUNDLED[symbol]:
-        raise DataError(
-            f"the bundled {symbol} has bars of {_BUNDLED[symbol]}, not {timeframe}. Leave -t out, or pass --data FILE."
-        )
-    return bars_from_frame(bundled_data(symbol), symbol=symbol, timeframe=timeframe)
+    return _bars_of(bundled_data(symbol), symbol, timeframe)
 
 
 def _found(place: str) -> type:

@@ -386,3 +386,10 @@ def test_a_narrow_terminal_gets_a_paragraph_a_row():
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in shown.decode().splitlines()]
     assert max(map(len, lines)) <= 80
     assert sum(line.startswith("regime_is_trending category regime · needs bars · window 28") for line in lines) == 1
+
+
+def test_every_command_keeps_the_bars_of_the_host_away(qml, url, monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", "")
+    monkeypatch.delenv("TQDM_DISABLE")
+    assert qml("stats", "--db", url)[0] == 0
+    assert os.environ["TQDM_DISABLE"] == "1"

@@ -9,6 +9,9 @@ import pandas as pd
 import pytest
 
 from qml_plugin import PatternRegistry
+from qml_plugin.cli import sweeps
+from qml_plugin.provenance import SHIPPED, class_path
+from qml_plugin.vrd.strategies import find_strategy
 from tests.conftest import random_walk
 
 SCRIPT = """
@@ -68,6 +71,12 @@ def test_a_shipped_strategy_is_recorded_under_its_symbol(qml, script):
     assert {(run["kind"], run["symbol"], run["status"]) for run in runs} == {
         ("sweep", "X", "finished"), ("cell", "X", "finished"),
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_search_finds_every_shipped_strategy_by_the_name_that_a_validation_takes(name):
+    place, *_ = sweeps._common(name, ["X=walk.csv"], ["n=3"], None, "grid", 1)
+    assert place == class_path(find_strategy(name))
 
 
 @pytest.mark.parametrize(
