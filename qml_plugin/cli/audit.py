@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qml_plugin.cli.terminal import ProgressLine, inert, print_table, say, telling_of_compilation, writing
+from qml_plugin.cli.terminal import (
+    ProgressLine,
+    inert,
+    look_in_current_folder,
+    print_table,
+    say,
+    telling_of_compilation,
+    writing,
+)
 from qml_plugin.errors import QmlError
 
 if TYPE_CHECKING:
@@ -74,6 +82,7 @@ def audit(
 def _audit(strategy: str, data: str | None, options: dict[str, Any], html: Path | None, json_file: Path | None) -> int:
     from qml_plugin.audit import audit
 
+    look_in_current_folder()
     with ProgressLine() as step, telling_of_compilation(), contextlib.redirect_stdout(sys.stderr):
         report = audit(strategy, data, on_step=step, **options)
     is_piped = json_file is not None and str(json_file) == "-"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,13 @@ def test_clean_is_0_a_leak_1_and_what_cannot_be_said_2(qml, bars):
 
 def test_a_function_is_audited_too(qml, bars):
     assert qml("audit", "tests.audit.subjects:centred_cross", "--data", bars, "--cuts", 4)[0] == 1
+
+
+def test_a_module_of_the_current_folder_is_found(qml, bars, tmp_path, monkeypatch):
+    (tmp_path / "strategies_of_mine.py").write_text(SUBJECTS.read_text())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place not in ("", str(tmp_path))])
+    assert qml("audit", "strategies_of_mine:Peeks", "--data", bars, "--cuts", 2)[0] == 1
 
 
 @pytest.mark.parametrize(
