@@ -1,7 +1,7 @@
 """Do backtesting.py and vectorbt answer alike? The same signals on both, on random and real markets, row by row.
 
-Random markets have gaps at the open and bars whose range often holds stop and target both. Four generators of signals
-ask in all ways: a cross that reverses with stops in ATR, a breakout of one side with exits, a reversion with stops as
+Random markets have gaps at the open and bars whose range often holds stop and target both. The four shipped strategies
+are played, made busy, and four generators of signals that ask in all ways: a cross that reverses with stops in ATR, a breakout of one side with exits, a reversion with stops as
 fractions and a time limit, and chance, with everything, at the first and the last bar too. Each is played in the
 modes ``record``, ``shadow`` and ``gate``; half of the markets fill at the close, half skip to ``hold``. A gate that
 has seen so little never skips, so in the mode ``gate`` the decision of one entry in three, chosen by its id, is replaced
@@ -29,8 +29,13 @@ import numpy as np
 import pandas as pd
 
 from qml_plugin import PatternMemory
+from qml_plugin.adapters.array_strategy import ArrayStrategy
 from qml_plugin.adapters.engines import REASONS, TOLERANCE, compare_engines
 from qml_plugin.records import Decision, Entry
+from strategies.donchian import DonchianBreakout
+from strategies.moving_average import MovingAverageCross
+from strategies.qml import QMLStrategy
+from strategies.rsi_reversion import RSIReversion
 
 MODES = ("record", "shadow", "gate")
 FEES = 0.0004
@@ -94,8 +99,19 @@ def chance(bars: pd.DataFrame, rng: np.random.Generator) -> Asked:
     }  # fmt: skip
 
 
+def shipped(strategy: type[ArrayStrategy], **parameters: float) -> Callable[[pd.DataFrame, np.random.Generator], Asked]:
+    """The signals of a shipped strategy."""
+    return lambda bars, rng: {"long_entries": strategy.arrays(bars, **parameters)}
+
+
 GENERATORS: dict[str, Callable[[pd.DataFrame, np.random.Generator], Asked]] = {
     "cross": cross, "breakout": breakout, "reversion": reversion, "chance": chance,
+    "QMLStrategy": shipped(
+        QMLStrategy, swing_atr=0.3, shoulder_tolerance=1.5, min_depth_ratio=0.01, max_depth_ratio=10.0
+    ),
+    "MovingAverageCross": shipped(MovingAverageCross, fast=4, slow=11, stop_loss_atr=1.5),
+    "DonchianBreakout": shipped(DonchianBreakout, entry_bars=8, exit_bars=5),
+    "RSIReversion": shipped(RSIReversion),
 }  # fmt: skip
 
 
