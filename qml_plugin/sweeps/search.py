@@ -18,7 +18,7 @@ import pandas as pd
 
 from qml_plugin import provenance
 from qml_plugin.adapters import cells
-from qml_plugin.adapters.recorded_run import Start, read_start
+from qml_plugin.adapters.recorded_run import Start, heartbeat, read_start
 from qml_plugin.bars import COLUMNS, read_bars
 from qml_plugin.errors import DataError, QmlError, RegistryError
 from qml_plugin.features import CATALOGUE, MarketFeatures
@@ -39,7 +39,6 @@ from qml_plugin.sweeps.workers import Crew, n_workers
 SEARCHES = ("grid", "random", "tpe")
 Data = pd.DataFrame | str | Path
 Objective = str | Callable[[pd.Series], float]
-_SIGN_OF_LIFE_S = 60
 _MEMORY_METRICS = ("n_entries", "n_take", "n_skip", "n_abstain", "n_unregistered_trades")
 _RESERVED = ("symbol", "objective", "status", "run_id", "error")
 
@@ -354,7 +353,7 @@ def _carried_out(course: _Course, how: How, hosts: Mapping[str, Any]) -> SweepRe
     n_all = _n_points(asked)
     line = ProgressLine(f"sweep {course.run_id[:8]}") if how.progress in (None, True) else None
     tell: Progress = line or (how.progress if callable(how.progress) else lambda *_: None)
-    crew = Crew(how.n_jobs, how.time_limit_s, how.retries, _heartbeat(asked.registry, course.run_id))
+    crew = Crew(how.n_jobs, how.time_limit_s, how.retries, heartbeat(asked.registry, course.run_id))
     done: list[Places] = []
     before = MarketFeatures.n_passes
     n_passes = 0
@@ -602,22 +601,3 @@ def _run_of(course: _Course, hosts: Mapping[str, Any]) -> Run:
         params={"sweep": searched, "host": run.params["host"], "data": run.params["data"]},
         git_diff=provenance.git_state(provenance.source_folder(asked.strategy)).diff,
     )
-
-
-def _heartbeat(registry: PatternRegistry | None, run_id: str) -> Callable[[], None]:
-    """A sign of life now and then, for those who cannot see this process."""
-    if registry is None:
-        return lambda: None
-    last = [time.monotonic()]
-
-    def beat() -> None:
-        if time.monotonic() - last[0] > _SIGN_OF_LIFE_S:
-            last[0] = time.monotonic()
-            try:
-                registry.note_alive(run_id)
-            except RegistryError as error:
-                warnings.warn(
-                    f"a sign of life of the sweep could not be recorded: {error}", RuntimeWarning, stacklevel=2
-                )
-
-    return beat
