@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,7 +32,7 @@ from qml_plugin.adapters.recorded_run import (
     start_of,
 )
 from qml_plugin.adapters.settings import Settings
-from qml_plugin.adapters.vectorbt_portfolio import SIZE_TYPES, Left, left_by, portfolio_of
+from qml_plugin.adapters.vectorbt_portfolio import SIZE_TYPES, Left, equity_table, left_by, portfolio_of, trade_table
 from qml_plugin.bars import Bars
 from qml_plugin.errors import DataError, QmlError
 from qml_plugin.features import MarketFeatures
@@ -182,6 +182,7 @@ def begun_column(
     start: Start | None,
     *,
     parent_run_id: str | None = None,
+    columns: Mapping[str, object] | None = None,
 ) -> Run:
     """The record of a column's run as of its start: a cell of the search that it is a part of, or a backtest."""
     return begun_run(
@@ -191,7 +192,7 @@ def begun_column(
         {
             "strategy": {**params, "max_bars": terms["max_bars"]},
             "host": {"host": "vectorbt", **terms},
-            "data": {"tz": tz, "columns": {}},
+            "data": {"tz": tz, "columns": dict(columns or {})},
         },
         origin,
         start,
@@ -339,6 +340,7 @@ class GatedSignals:
         except BaseException as error:
             self._fail(begun, error)
             raise
+        self.n_feature_passes = len(markets)
 
     def _begun(self, strategy: str, start: Start | None) -> tuple[Run | None, list[Run]]:
         """The records as of their start: of each column, and of the search that several of them are."""
@@ -411,6 +413,16 @@ class GatedSignals:
         return self._board.shaped(
             np.column_stack([getattr(column.asked.bars, self.terms["fill"]) for column in self._columns])
         )
+
+    @property
+    def labels(self) -> pd.Index:
+        """Labels of the columns."""
+        return self._board.labels
+
+    @property
+    def registry(self) -> str | None:
+        """URL of the registry, None where nothing is recorded."""
+        return self._settings.registry
 
     @property
     def runs(self) -> list[Run]:
@@ -524,6 +536,18 @@ class GatedSignals:
             self.search = replace(self.search, status="finished", finished_at=now_us(), metrics=counts)
             registry.save_run(self.search, [], [], {})
         return self
+
+    def columns(self, pf: Any) -> Iterator[tuple[Run, pd.DataFrame, pd.DataFrame]]:
+        """The run, the trades and the equity of each column of a portfolio that was recorded.
+
+        Raises
+        ------
+        DataError
+            If the columns share cash.
+        """
+        index = self._board.index
+        for column, left in zip(self._columns, left_by(pf, self._board.asked), strict=True):
+            yield column.run, trade_table(left, index, column.tags_of(left)), equity_table(left, index)
 
     def pattern_of(self, entry_bar: int, side: int, column: int = 0) -> str | None:
         """Id of the pattern whose order fills at `entry_bar`, None where none asked for it."""
