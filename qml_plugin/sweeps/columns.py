@@ -59,12 +59,12 @@ def sweep_of(
     kept = Folder(home_of(folder, file) / gated.search.run_id)
     resumed(kept, is_resumed=False)
     manifest = manifest_of(gated.search.run_id, gated.search.strategy_name, symbols, grid)
-    kept.writemanifest_of(manifest)
+    kept.write_manifest(manifest)
     records: dict[str, dict[str, Any]] = {}
     for run, trades, equity in gated.columns(pf):
         assert run.metrics is not None
         records[run.run_id] = kept_record(kept, run.run_id, run.metrics, trades, equity, objective)
-    kept.writemanifest_of({**manifest, "status": "finished"})
+    kept.write_manifest({**manifest, "status": "finished"})
     run_ids = [gated.runs[column].run_id for _, column in sorted(at.items())]
     places = sorted({place for _, place in at})
     metrics = (*MEMORY_METRICS, *METRICS)

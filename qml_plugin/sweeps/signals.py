@@ -138,14 +138,14 @@ def sweep_signals(
     manifest = manifest_of(kept.path.name, asked.name, asked.symbols, asked.grid)
     manifest["snapshot"] = None if start is None else asdict(start.snapshot)
     run = course.search_run()
-    kept.writemanifest_of(manifest)
+    kept.write_manifest(manifest)
     try:
         if asked.registry is not None:
             asked.registry.start_run(run)
         result = course.carried_out(progress)
     except BaseException as error:
         status = "failed" if isinstance(error, Exception) else "interrupted"
-        kept.writemanifest_of({**manifest, "status": status})
+        kept.write_manifest({**manifest, "status": status})
         record_end(asked.registry, run, status, {}, f"{type(error).__name__}: {error}")
         if status == "interrupted":
             error.add_note(f"What had finished is kept in {kept.path}; resume=True goes on from there.")
@@ -154,7 +154,7 @@ def sweep_signals(
     text = f"{counts['n_failed']} of {counts['n_points']} points failed" if counts["n_failed"] else None
     status = "failed" if text else "finished"
     record_end(asked.registry, run, status, counts, text)
-    kept.writemanifest_of({**manifest, "status": status})
+    kept.write_manifest({**manifest, "status": status})
     return result
 
 
