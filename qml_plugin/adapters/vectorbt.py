@@ -268,9 +268,7 @@ class ColumnRun(RecordedRun):
         cost: dict[str, float] = {}
         still_open: set[str] = set()
         n_unregistered = 0
-        columns = (
-            left.trades[name].to_numpy() for name in ("entry_idx", "direction", "status", "pnl", "size", "entry_price")
-        )
+        columns = (left.trades[name] for name in ("entry_idx", "direction", "status", "pnl", "size", "entry_price"))
         for entry_bar, direction, status, pnl, size, px in zip(*columns, strict=True):
             key = self.pattern_of(int(entry_bar), -1 if direction else 1)
             if key is None:

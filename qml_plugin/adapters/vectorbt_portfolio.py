@@ -28,11 +28,11 @@ METRICS = (
 class Left:
     """What one column of a portfolio leaves.
 
-    ``trades`` are vectorbt's entry trades as it records them; ``returns_frac`` of shape (n_bars - 1,) and ``equity`` of
+    ``trades`` are vectorbt's entry trades, an array of its records; ``returns_frac`` of shape (n_bars - 1,) and ``equity`` of
     shape (n_bars,), in cash, are None where columns share cash.
     """
 
-    trades: pd.DataFrame
+    trades: NDArray[Any]
     returns_frac: NDArray[np.float64] | None
     equity: NDArray[np.float64] | None
     metrics: dict[str, object]
@@ -40,9 +40,9 @@ class Left:
 
 def left_by(pf: Any, asked: Sequence[Asked]) -> Iterator[Left]:
     """What each column of a portfolio leaves, in their order."""
-    trades = pf.entry_trades.records
-    ordered = trades.iloc[np.argsort(trades["col"].to_numpy(), kind="stable")]
-    ends = np.searchsorted(ordered["col"].to_numpy(), np.arange(len(asked) + 1))
+    trades = pf.entry_trades.values
+    ordered = trades[np.argsort(trades["col"], kind="stable")]
+    ends = np.searchsorted(ordered["col"], np.arange(len(asked) + 1))
     is_grouped = pf.wrapper.grouper.is_grouped()
     returns, equity = (
         (None, None)
@@ -50,7 +50,7 @@ def left_by(pf: Any, asked: Sequence[Asked]) -> Iterator[Left]:
         else (np.asarray(found()).reshape(-1, len(asked)) for found in (pf.returns, pf.value))
     )
     for place, column in enumerate(asked):
-        own = ordered.iloc[ends[place] : ends[place + 1]]
+        own = ordered[ends[place] : ends[place + 1]]
         moves = None if returns is None else returns[1:, place]
         held = None if equity is None else equity[:, place]
         yield Left(own, moves, held, metrics_of(own, moves, column))
@@ -108,9 +108,9 @@ def portfolio_of(
     return vbt.Portfolio(wrapper, close, records, packed.log_records, np.full(n_columns, init_cash), cash_sharing=False)
 
 
-def metrics_of(trades: pd.DataFrame, moves: NDArray[np.float64] | None, asked: Asked) -> dict[str, object]:
+def metrics_of(trades: NDArray[Any], moves: NDArray[np.float64] | None, asked: Asked) -> dict[str, object]:
     """What the host says of a column: trades, and what became of the equity."""
-    closed = trades["return"].to_numpy(float)[trades["status"].to_numpy() == 1]
+    closed = trades["return"][trades["status"] == 1]
     metrics: dict[str, object] = {"n_trades": len(closed)}
     metrics["trade_win_share"] = float((closed > 0).mean()) if len(closed) else math.nan
     metrics["buy_hold_return_frac"] = float(asked.bars.close[-1] / asked.bars.close[0] - 1)
@@ -144,7 +144,7 @@ def trade_table(left: Left, index: pd.Index, tags: Sequence[str | None]) -> pd.D
         cash, ``ReturnPct`` (a fraction), ``EntryTime``, ``ExitTime``, ``Tag``, ``IsOpen``. A trade that nothing closed ends
         with the last bar, at its close.
     """
-    found = {name: left.trades[name].to_numpy() for name in left.trades.columns}
+    found = left.trades
     entry, leave = found["entry_idx"].astype(np.int64), found["exit_idx"].astype(np.int64)
     return pd.DataFrame(
         {

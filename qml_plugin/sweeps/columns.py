@@ -104,7 +104,7 @@ def _grid_of_columns(gated: GatedSignals) -> tuple[Grid, dict[tuple[int, Places]
         key = (symbols.index(symbol), place)
         if key in at:
             raise DataError(
-                f"columns {at[key]} and {column} have the same label {labels[column]!r}. Give each its own."
+                f"columns {at[key]} and {column} have the same label {provenance.plain(labels[column])}. Give each its own."
             )
         at[key] = column
     if len(at) != len(symbols) * len({place for _, place in at}):

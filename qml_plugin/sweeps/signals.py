@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import gc
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -164,16 +165,15 @@ class _Market:
 
     frame: pd.DataFrame
     bars: Bars
+    tz: str | None
+    others: Mapping[str, object]  # what the function may read beside the bars, by hash
 
-    @property
-    def tz(self) -> str | None:
-        tz = getattr(self.frame.index, "tz", None)
-        return None if tz is None else str(tz)
-
-    def others(self) -> dict[str, object]:
-        """What the function may read beside the bars, by hash."""
-        names = self.frame.columns.difference(list(COLUMNS))
-        return {str(name): provenance.plain(self.frame[name]) for name in names}
+    @classmethod
+    def of(cls, frame: pd.DataFrame, bars: Bars) -> _Market:
+        tz = getattr(frame.index, "tz", None)
+        names = frame.columns.difference(list(COLUMNS))
+        others = {str(name): provenance.plain(frame[name]) for name in names}
+        return cls(frame, bars, None if tz is None else str(tz), others)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -224,7 +224,7 @@ class _Search:
         given["symbol"] = next(iter(frames)) if isinstance(data, Mapping) else options.get("symbol")
         settings, terms = settings_of(given, "sweep_signals")
         markets = {
-            symbol: _Market(
+            symbol: _Market.of(
                 frame,
                 bars_from_frame(frame, symbol=symbol, timeframe=given["timeframe"], bar_label=given["bar_label"]),
             )
@@ -252,7 +252,7 @@ class _Search:
 
     def sweep_id(self) -> str:
         """UUIDv5 of all that determines the result."""
-        data = [(market.bars.symbol, market.bars.sha256(), market.others()) for market in self.markets.values()]
+        data = [(market.bars.symbol, market.bars.sha256(), market.others) for market in self.markets.values()]
         return provenance.run_id(
             "sweep_signals", self.name, self.origin.source_sha256, data, self.grid.values, self.grid.constraint,
             list(self.places), self.objective, self.host_terms, self.settings.as_dict(), self.has_memory,
@@ -264,7 +264,7 @@ class _Search:
         params = {name: provenance.plain(value) for name, value in point.items()}
         run = begun_column(
             self.settings, self.name, market.bars, params, self.host_terms, market.tz, self.origin, start,
-            parent_run_id=sweep_id, columns=market.others(),
+            parent_run_id=sweep_id, columns=market.others,
         )  # fmt: skip
         return replace(run, git_diff=None)  # the search's own record has it
 
@@ -345,6 +345,8 @@ class _Course:
                     except Exception as error:  # noqa: BLE001 the point fails, the others go on
                         self._keep_failure(run, error)
                 self._play(market, cells)
+                # vectorbt's portfolios hold themselves, and their arrays weigh more than the collector can see.
+                gc.collect()
                 n_failed = sum(record["status"] == "failed" for record in self.records.values())
                 tell(len(self.records), n_all, f"{n_failed} failed" if n_failed else "")
         if line is not None:
