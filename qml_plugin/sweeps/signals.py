@@ -20,6 +20,7 @@ from qml_plugin.adapters.playing import play
 from qml_plugin.adapters.recorded_run import Origin, Start, heartbeat, start_of
 from qml_plugin.adapters.settings import Settings
 from qml_plugin.adapters.vectorbt import ColumnRun, begun_column, gate_signals, search_run, settings_of
+from qml_plugin.adapters.vectorbt_host import host
 from qml_plugin.adapters.vectorbt_portfolio import (
     METRICS,
     SIZE_TYPES,
@@ -95,7 +96,7 @@ def sweep_signals(
     grid : mapping of str to sequence
         Values to try by parameter of the function. One value alone is the same for all points.
     registry : str, optional
-        Database URL. The sweep is a run of kind ``"sweep"``, each point one of kind ``"cell"`` below it.
+        Database URL; that of the class, if it has one, unless given. The sweep is a run of kind ``"sweep"``, each point one of kind ``"cell"`` below it.
     constraint, objective, resume, folder, progress
         As for `sweep`; a function as `objective` is given the metrics of the point.
     n_points, seed : int, optional
@@ -209,6 +210,8 @@ class _Search:
         name, origin = _identity(signals, strategy)
         points = Grid(grid, constraint)
         _check_parameters(signals, points)
+        if registry is None and isinstance(signals, type):
+            registry = getattr(signals, "registry", None)
         has_memory = registry is not None or "mode" in options
         metrics = (*MEMORY_METRICS, *METRICS) if has_memory else METRICS
         if taken := sorted({*RESERVED, *metrics} & set(points.names)):
@@ -220,8 +223,12 @@ class _Search:
         if size is None:
             size = getattr(signals, "size", None) if isinstance(signals, type) else None
         frames = frames_of(signals, data, {"symbol": options["symbol"]} if options.get("symbol") else {})
-        given = {**_OPTIONS, "mode": "gate" if has_memory else "record", **options, "registry": registry, "seed": seed}
-        given["symbol"] = next(iter(frames)) if isinstance(data, Mapping) else options.get("symbol")
+        # The seed of the search is none of the memory's: the same point is the same run in any search.
+        given = {**_OPTIONS, **_own_settings(signals), **options, "registry": registry, "seed": 0}
+        if isinstance(data, Mapping):
+            given["symbol"] = next(iter(frames))
+        if not has_memory:
+            given["mode"] = "record"
         settings, terms = settings_of(given, "sweep_signals")
         markets = {
             symbol: _Market.of(
@@ -230,6 +237,7 @@ class _Search:
             )
             for symbol, frame in frames.items()
         }
+        host()  # refused before anything is written
         found = points.places() if n_points is None else points.drawn(n_points, seed)
         opened = None if registry is None else PatternRegistry(registry)
         return cls(
@@ -474,6 +482,15 @@ def _origin_of_class(cls: type) -> Origin:
             f"follow. Use sweep, or give the function {cls.__name__}.arrays, whose signals are played as they are."
         )
     return Origin(provenance.source_sha256(cls), provenance.class_path(cls), provenance.source_folder(cls))
+
+
+def _own_settings(signals: Any) -> dict[str, Any]:
+    """What a class says itself of the options."""
+    if not isinstance(signals, type):
+        return {}
+    from qml_plugin.adapters.backtesting_py import SETTINGS
+
+    return {name: getattr(signals, name) for name in _OPTIONS if name in SETTINGS}
 
 
 def _check_parameters(signals: Any, grid: Grid) -> None:
