@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
+import weakref
 from pathlib import Path
 
 import pytest
@@ -110,3 +112,13 @@ def test_looking_at_a_missing_file_creates_nothing(tmp_path):
 def test_a_database_in_memory_cannot_be_reached_by_another_call(call):
     with pytest.raises(RegistryError, match="no other call can reach"):
         call("sqlite://")
+
+
+@pytest.mark.parametrize("place", ["r.db", None])
+def test_a_registry_that_nobody_uses_is_let_go(place, tmp_path):
+    registry = PatternRegistry("sqlite://" if place is None else f"sqlite:///{tmp_path / place}")
+    assert registry.get_runs() == []
+    database = weakref.ref(registry._database)
+    del registry
+    gc.collect()
+    assert database() is None

@@ -7,6 +7,7 @@ import re
 import sqlite3
 import time
 import warnings
+import weakref
 from contextlib import closing
 from pathlib import Path
 from typing import ClassVar
@@ -238,7 +239,15 @@ class SqliteDatabase(Database):
         return self.path is None
 
     def _engine_of(self, pool: type[sa.Pool]) -> sa.Engine:
-        engine = sa.create_engine("sqlite://", creator=self._connect, poolclass=pool)
+        # The finalizer holds the engine: an engine that held this object would keep it until the process ends.
+        connect = weakref.WeakMethod(self._connect)
+
+        def creator() -> sqlite3.Connection:
+            own = connect()
+            assert own is not None  # whoever connects is using it
+            return own()
+
+        engine = sa.create_engine("sqlite://", creator=creator, poolclass=pool)
         sa.event.listen(engine, "begin", _begin)
         return engine
 
