@@ -208,6 +208,12 @@ class Asked:
         modes = self.grid.values.get("mode") or [self.fixed.get("mode", getattr(self.strategy, "mode", None))]
         return self.registry is not None and any(mode != "record" for mode in modes)
 
+    @property
+    def objective_name(self) -> str:
+        """What the objective is called."""
+        found = self.objective
+        return found if isinstance(found, str) else str(getattr(found, "__name__", type(found).__name__))
+
     def first_place(self) -> Places:
         """A place of the search, for what is the same at all of them; DataError where the grid cannot be searched."""
         if self.search == "random" and self.grid.is_vast:
@@ -324,7 +330,7 @@ def swept(
         "symbols": [market.symbol for market in markets],
         "grid": {name: list(map(shown_value, tried)) for name, tried in asked.grid.values.items()},
         "process": asdict(Process.own()), "versions": provenance.library_versions(),
-        "snapshot": None if start is None else asdict(start.snapshot),
+        "snapshot": None if start is None else asdict(start.snapshot), **facts_of(asked, markets),
     }  # fmt: skip
     folder.write_manifest(manifest)
     try:
@@ -495,10 +501,27 @@ def _result(course: _Course, places: list[Places], n_passes: int) -> SweepResult
     records = [course.records.get(run_id) for run_id in run_ids]
     said = Counter(text for record in records if record for text in record["warned"])
     table = point_table(asked.grid, places, symbols, run_ids, records, asked.metrics)
-    objective = asked.objective if isinstance(asked.objective, str) else asked.objective.__name__
     return SweepResult(
-        course.run_id, table, course.folder.path, objective, n_passes, dict(sorted(said.items())), asked.grid, places, symbols
+        course.run_id, table, course.folder.path, asked.objective_name, n_passes, dict(sorted(said.items())), asked.grid, places, symbols
     )  # fmt: skip
+
+
+def facts_of(asked: Asked, markets: Sequence[cells.Market]) -> dict[str, Any]:
+    """What a manifest says of code, data and options, for people."""
+    git = provenance.git_state(provenance.source_folder(asked.strategy))
+    return {
+        "objective": asked.objective_name,
+        "options": {name: str(provenance.plain(value)) for name, value in {**asked.host, **asked.fixed}.items()},
+        "code": {"path": provenance.class_path(asked.strategy), "sha256": provenance.source_sha256(asked.strategy), "git": git.commit, "is_dirty": git.is_dirty},
+        "data": [
+            {
+                "symbol": market.symbol, "timeframe": market.bars.timeframe, "n_bars": len(market.bars),
+                "first_at": int(market.bars.opened_at[0]), "last_at": int(market.bars.opened_at[-1]), "sha256": market.bars.sha256(),
+            }
+            for market in markets
+        ],
+        "registry": None if asked.registry is None else str(asked.registry.file or "on a server"),
+    }  # fmt: skip
 
 
 def markets_of(asked: Asked) -> list[cells.Market]:

@@ -22,7 +22,18 @@ from qml_plugin.sweeps.folder import Folder
 from qml_plugin.sweeps.points import Grid, shown
 from qml_plugin.sweeps.progress import Progress
 from qml_plugin.sweeps.result import SweepResult
-from qml_plugin.sweeps.search import Asked, Data, How, Objective, markets_of, record_end, resumed, start_of, swept
+from qml_plugin.sweeps.search import (
+    Asked,
+    Data,
+    How,
+    Objective,
+    facts_of,
+    markets_of,
+    record_end,
+    resumed,
+    start_of,
+    swept,
+)
 
 _FEWEST_BARS = 2
 
@@ -192,13 +203,15 @@ class _Walk:
         asked = self.asked
         before = resumed(self.kept, is_resumed)
         start = start_of(asked, before) if asked.sees_registry else None
+        windows = {"train": train, "test": test, "purge": purge, "warmup": warmup, "anchored": anchored}
         manifest = {
             "run_id": self.run_id, "strategy": asked.strategy.__name__, "status": "running",
             "process": asdict(Process.own()), "versions": provenance.library_versions(),
-            "snapshot": None if start is None else asdict(start.snapshot),
+            "snapshot": None if start is None else asdict(start.snapshot), **facts_of(asked, markets_of(asked)),
+            "windows": {**windows, "by": self.by},
         }  # fmt: skip
         self.kept.write_manifest(manifest)
-        run = self._run(start, {"train": train, "test": test, "purge": purge, "warmup": warmup, "anchored": anchored})
+        run = self._run(start, windows)
         try:
             if asked.registry is not None:
                 asked.registry.start_run(run)
