@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -240,6 +241,7 @@ def _interruptible() -> Iterator[None]:
     except KeyboardInterrupt as error:
         for note in getattr(error, "__notes__", ["Nothing had been run."])[:1]:
             typer.echo(f"stopped. {note.replace('resume=True', '--resume')}", err=True)
+        gc.freeze()  # whoever pressed Ctrl-C does not wait for the garbage of all libraries
         raise typer.Exit(128 + (stopped or [signal.SIGINT])[0]) from None
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -69,7 +69,7 @@ def heat_map_figure(
         figure.add_scatter(
             x=[columns[at] for _, at in found], y=[rows[at] for at, _ in found], mode="markers", name="failed",
             marker={"symbol": "x", "size": 11, "color": ORANGE, "line": {"color": "#ffffff", "width": 1.5}},
-            customdata=[int(n_failed.iat[row, column]) for row, column in found],
+            customdata=n_failed.to_numpy(np.int64)[tuple(found.T)],
             hovertemplate=f"{y_name} %{{y}}, {x_name} %{{x}}<br>%{{customdata}} failed<extra></extra>",
         )  # fmt: skip
     for (what, (row, column)), style in zip((marks or {}).items(), _MARKS, strict=False):

@@ -74,11 +74,11 @@ def render_sweep_page(result: SweepResult, *, table_name: str | None = None) -> 
             "objective", "The objective of all points", draw.objective_figure(values, result.objective, marks)
         )
     equity, drawn = _equity(result, choices)
-    varied = [name for name in result.grid_names if len(manifest["grid"][name]) > 1]
+    varied = [name for name in result.grid_names if len(result.grid[name]) > 1]
     return render(
         "sweep.html.j2", result=result, manifest=manifest, points=points, choices=choices, why_none=why_none, varied=varied,
         picking=picking, why_no_picking=why_no_picking, objective=objective, names=list(result.grid_names),
-        maps=_maps(result, manifest["grid"], varied, choices), equity=equity, lines=list(zip(_STYLES, drawn, strict=False)), rows=_rows(result, order.tolist(), points),
+        maps=_maps(result, result.grid, varied, choices), equity=equity, lines=list(zip(_STYLES, drawn, strict=False)), rows=_rows(result, order.tolist(), points),
         failed=result.failed.to_dict("records")[:_MOST_FAILED], n_pairs=len(varied) * (len(varied) - 1) // 2, table_name=table_name,
         symbols=manifest["symbols"],
     )  # fmt: skip

@@ -44,7 +44,7 @@ def render_walk_forward_page(result: WalkForwardResult, *, table_names: tuple[st
     """
     manifest = manifest_of(result.folder)
     first = result.searches[0]
-    names, grid = list(first.grid_names), manifest_of(first.folder)["grid"]
+    names, grid = list(first.grid_names), first.grid
     folds = result.folds
     before, after = (folds[name].to_numpy(np.float64) for name in ("in_sample", "out_of_sample"))
     by = manifest["windows"]["by"]
@@ -113,7 +113,7 @@ def _wandering(name: str, tried: list[Any], chosen: list[Any]) -> dict[str, Any]
     usual, n_usual = Counter(places).most_common(1)[0] if places else (None, 0)
     return {
         "name": name, "n_tried": len(tried), "n_chosen": len(set(places)), "n_windows": len(places),
-        "n_changes": int((steps > 0).sum()), "n_steps": int(len(steps)), "longest": int(steps.max()) if len(steps) else 0,
+        "n_changes": int((steps > 0).sum()), "n_steps": len(steps), "longest": int(steps.max()) if len(steps) else 0,
         "usual": None if usual is None else tried[usual], "n_usual": n_usual,
     }  # fmt: skip
 
@@ -129,7 +129,8 @@ def _kept(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
 
 
 def _rows(result: WalkForwardResult) -> list[dict[str, Any]]:
-    rows = result.folds.to_dict("records")
-    for row, search in zip(rows, result.searches, strict=True):
-        row |= {"n_tested": search.n_tested, "n_points": len(search.table)}
-    return rows
+    counts = [{"n_tested": search.n_tested, "n_points": len(search.table)} for search in result.searches]
+    return [
+        {str(name): value for name, value in row.items()} | n
+        for row, n in zip(result.folds.to_dict("records"), counts, strict=True)
+    ]

@@ -14,22 +14,28 @@ class ProgressLine:
     """Points done of all, their rate and the time left, on stderr where that is a terminal; called with what is done."""
 
     def __init__(self, what: str) -> None:
-        self._what, self._began, self._told, self._is_shown = what, time.monotonic(), 0.0, False
+        self._what, self._began, self._told, self._is_shown = what, 0.0, 0.0, False
         self._first: int | None = None
+        self._is_measured = False
         self._is_terminal = sys.stderr is not None and sys.stderr.isatty()
 
     def __call__(self, done: int, total: int, text: str = "") -> None:
         """Tell that `done` of `total` points are there."""
         now = time.monotonic()
-        if self._first is None:
-            self._first = done  # those that an earlier sweep left say nothing about the rate
+        if self._first is None or (done > self._first and not self._is_measured):
+            # Those that an earlier sweep left say nothing about the rate, nor does the start of the workers.
+            self._is_measured = self._first is not None
+            self._first, self._began = done, now
         if not self._is_terminal or (now - self._told < _EVERY_S and done < total):
             return
         self._told, self._is_shown = now, True
         sys.stderr.write(f"\r\x1b[K{self._what} {words(done, total, done - self._first, now - self._began, text)}")
         sys.stderr.flush()
 
-    def close(self) -> None:
+    def __enter__(self) -> ProgressLine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Take the line away."""
         if self._is_shown:
             sys.stderr.write("\r\x1b[K")

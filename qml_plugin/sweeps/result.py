@@ -57,6 +57,11 @@ class SweepResult:
         return self._grid.names
 
     @property
+    def grid(self) -> dict[str, list[Any]]:
+        """The values of each parameter as the table holds them."""
+        return {name: [shown(value) for value in tried] for name, tried in self._grid.values.items()}
+
+    @property
     def failed(self) -> pd.DataFrame:
         """The points that failed, with their errors; they count as not tested."""
         return self.table[self.table["status"] == "failed"]

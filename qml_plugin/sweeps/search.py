@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 import sys
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,13 @@ from qml_plugin.features.catalogue import N_BUILT_IN
 from qml_plugin.processes import Process
 from qml_plugin.records import Run
 from qml_plugin.registry import PatternRegistry
-from qml_plugin.sweeps.folder import Folder
+from qml_plugin.sweeps.folder import Folder, writing
 from qml_plugin.sweeps.points import Grid, Places
 from qml_plugin.sweeps.points import shown as shown_value
 from qml_plugin.sweeps.progress import Progress, ProgressLine
 from qml_plugin.sweeps.result import SweepResult, point_table
 from qml_plugin.sweeps.shared import write_shared
-from qml_plugin.sweeps.task import Plan, Point
+from qml_plugin.sweeps.task import Plan, Point, words_of
 from qml_plugin.sweeps.tpe import GENERATION, suggestions
 from qml_plugin.sweeps.workers import Crew, n_workers
 
@@ -328,19 +329,19 @@ def swept(
     manifest = {
         "run_id": run_id, "strategy": asked.strategy.__name__, "search": asked.search, "status": "running",
         "symbols": [market.symbol for market in markets],
-        "grid": {name: list(map(shown_value, tried)) for name, tried in asked.grid.values.items()},
+        "grid": {name: [_kept_value(value) for value in tried] for name, tried in asked.grid.values.items()},
         "process": asdict(Process.own()), "versions": provenance.library_versions(),
         "snapshot": None if start is None else asdict(start.snapshot), **facts_of(asked, markets),
     }  # fmt: skip
-    folder.write_manifest(manifest)
+    folder.claim(manifest)
     try:
         if asked.registry is not None:
             asked.registry.start_run(run)
         result = _carried_out(course, how, hosts)
     except BaseException as error:
         status = "failed" if isinstance(error, Exception) else "interrupted"
-        folder.write_manifest({**manifest, "status": status})
-        record_end(asked.registry, run, status, {}, f"{type(error).__name__}: {error}")
+        folder.note_end(manifest, status)
+        record_end(asked.registry, run, status, {}, words_of(error))
         if status == "interrupted":
             error.add_note(f"What had finished is kept in {folder.path}; resume=True goes on from there.")
         raise
@@ -348,7 +349,7 @@ def swept(
     text = f"{counts['n_failed']} of {counts['n_points']} points failed" if counts["n_failed"] else None
     status = "failed" if text else "finished"
     record_end(asked.registry, run, status, counts, text)
-    folder.write_manifest({**manifest, "status": status})
+    folder.note_end(manifest, status)
     for said, n_times in result.warned.items():
         warnings.warn(f"{n_times} of {len(result.table)} points: {said}", UserWarning, stacklevel=3)
     return result
@@ -369,7 +370,7 @@ def _carried_out(course: _Course, how: How, hosts: Mapping[str, Any]) -> SweepRe
         n_failed = sum(record["status"] == "failed" for record in course.records.values())
         tell(len(course.records), n_all * len(course.markets), f"{n_failed} failed" if n_failed else "")
 
-    with _shared(course) as plan_of, crew.at_work():
+    with line or nullcontext(), _shared(course) as plan_of, crew.at_work():
         for places in _generations(course, done):
             points = [course.point(market, hosts[market.symbol], at) for market in course.markets for at in places]
             waiting = [point for point in points if not _is_kept(course, point, how.resume)]
@@ -387,8 +388,6 @@ def _carried_out(course: _Course, how: How, hosts: Mapping[str, Any]) -> SweepRe
                 n_passes += MarketFeatures.n_passes - before
                 crew.run(plan, waiting, finished)
             done += places
-    if line is not None:
-        line.close()
     return _result(course, sorted(done), n_passes + crew.n_feature_passes)
 
 
@@ -434,7 +433,8 @@ def _shared(course: _Course) -> Iterator[Callable[[], Plan]]:
             ]
             diff = provenance.git_state(provenance.source_folder(asked.strategy)).diff
             own = place / f"{time.time_ns():x}"  # a worker keeps what it has mapped under this name
-            write_shared(own, markets, course.start, {"git_diff": diff})
+            with writing(place):
+                write_shared(own, markets, course.start, {"git_diff": diff})
             path = provenance.class_path(asked.strategy)
             is_script = asked.strategy.__module__ not in ("__main__",) and ".py:" in path
             made.append(
@@ -504,6 +504,12 @@ def _result(course: _Course, places: list[Places], n_passes: int) -> SweepResult
     return SweepResult(
         course.run_id, table, course.folder.path, asked.objective_name, n_passes, dict(sorted(said.items())), asked.grid, places, symbols
     )  # fmt: skip
+
+
+def _kept_value(value: object) -> object:
+    """A value as JSON holds it, which knows no infinity."""
+    shown = shown_value(value)
+    return str(shown) if isinstance(shown, float) and not math.isfinite(shown) else shown
 
 
 def facts_of(asked: Asked, markets: Sequence[cells.Market]) -> dict[str, Any]:

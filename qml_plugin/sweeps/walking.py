@@ -34,6 +34,7 @@ from qml_plugin.sweeps.search import (
     start_of,
     swept,
 )
+from qml_plugin.sweeps.task import words_of
 
 _FEWEST_BARS = 2
 
@@ -210,7 +211,7 @@ class _Walk:
             "snapshot": None if start is None else asdict(start.snapshot), **facts_of(asked, markets_of(asked)),
             "windows": {**windows, "by": self.by},
         }  # fmt: skip
-        self.kept.write_manifest(manifest)
+        self.kept.claim(manifest)
         run = self._run(start, windows)
         try:
             if asked.registry is not None:
@@ -225,8 +226,8 @@ class _Walk:
             result = self._stitched(folds, [self._fold(fold, start) for fold in folds], purge_bars)
         except BaseException as error:
             status = "failed" if isinstance(error, Exception) else "interrupted"
-            self.kept.write_manifest({**manifest, "status": status})
-            record_end(asked.registry, run, status, {}, f"{type(error).__name__}: {error}")
+            self.kept.note_end(manifest, status)
+            record_end(asked.registry, run, status, {}, words_of(error))
             raise
         n_failed = len(result.failed)
         status = "failed" if n_failed else "finished"
@@ -234,7 +235,7 @@ class _Walk:
         returns = np.zeros(self._n_bars - 1)
         returns[folds[0].test_start :] = returns_of(result.equity)
         record_end(asked.registry, replace(run, returns_frac=returns), status, result.metrics, text)
-        self.kept.write_manifest({**manifest, "status": status})
+        self.kept.note_end(manifest, status)
         return result
 
     @property
