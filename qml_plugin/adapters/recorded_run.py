@@ -76,9 +76,9 @@ def nothing_recorded() -> Iterator[None]:
         _is_recording.reset(token)
 
 
-def registry_of(url: str | None) -> PatternRegistry | None:
+def registry_of(url: str | None, *, create: bool = True) -> PatternRegistry | None:
     """The registry of a run, None where it has none or nothing is to be recorded now."""
-    return PatternRegistry(url) if url is not None and _is_recording.get() else None
+    return PatternRegistry(url, create=create) if url is not None and _is_recording.get() else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +211,8 @@ class RecordedRun:
     ) -> None:
         self._settings, self._strategy_name, self._bars, self._tz = settings, strategy_name, bars, tz
         self._cell = cell
-        self._registry = registry_of(settings.registry)
+        # That of a search is there from its start: a new one in its place would hide that rows were lost.
+        self._registry = registry_of(settings.registry, create=cell is None)
         self._memory: PatternMemory | None = PatternMemory(
             bars,
             start.known if start else None,

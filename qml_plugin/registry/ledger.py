@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -28,6 +28,7 @@ SILENT = timedelta(hours=1)
 SWEEP = "sweep"
 STATES = ("running", "finished", "failed", "interrupted")
 _LONGEST_ID = 200
+_IDS_AT_ONCE = 500
 _LATEST_FIRST = (sa.func.coalesce(_RUNS.finished_at, _RUNS.started_at).desc(), _RUNS.run_id)
 
 
@@ -171,6 +172,21 @@ class RunLedger:
         conditions = [column == value for column, value in asked if value is not None]
         with self._database.read() as connection:
             return list(newest_runs(connection, limit, *conditions))
+
+    def finished_of(self, run_ids: Sequence[str]) -> set[str]:
+        """Those of some runs that are recorded as finished.
+
+        Parameters
+        ----------
+        run_ids : sequence of str
+            Whole ids.
+        """
+        found: set[str] = set()
+        with self._database.read() as connection:
+            for first in range(0, len(run_ids), _IDS_AT_ONCE):
+                is_asked = _RUNS.run_id.in_(run_ids[first : first + _IDS_AT_ONCE])
+                found |= set(connection.scalars(sa.select(_RUNS.run_id).where(is_asked, _RUNS.status == "finished")))
+        return found
 
     def get_decisions(self, run_id: str) -> list[dict[str, Any]]:
         """What a run decided, by ``pattern_id``.

@@ -27,13 +27,14 @@ from qml_plugin.features.catalogue import N_BUILT_IN
 from qml_plugin.processes import Process
 from qml_plugin.records import Run
 from qml_plugin.registry import PatternRegistry
+from qml_plugin.sweeps.failures import words_of
 from qml_plugin.sweeps.folder import Folder, writing
 from qml_plugin.sweeps.points import Grid, Places
 from qml_plugin.sweeps.points import shown as shown_value
 from qml_plugin.sweeps.progress import Progress, ProgressLine
 from qml_plugin.sweeps.result import SweepResult, point_table
 from qml_plugin.sweeps.shared import write_shared
-from qml_plugin.sweeps.task import Plan, Point, words_of
+from qml_plugin.sweeps.task import Plan, Point
 from qml_plugin.sweeps.tpe import GENERATION, suggestions
 from qml_plugin.sweeps.workers import Crew, n_workers
 
@@ -373,7 +374,8 @@ def _carried_out(course: _Course, how: How, hosts: Mapping[str, Any]) -> SweepRe
     with line or nullcontext(), _shared(course) as plan_of, crew.at_work():
         for places in _generations(course, done):
             points = [course.point(market, hosts[market.symbol], at) for market in course.markets for at in places]
-            waiting = [point for point in points if not _is_kept(course, point, how.resume)]
+            recorded = _recorded(course, points) if how.resume else set()
+            waiting = [point for point in points if not _is_kept(course, point, recorded)]
             told()
             if waiting:
 
@@ -451,12 +453,19 @@ def _shared(course: _Course) -> Iterator[Callable[[], Plan]]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _is_kept(course: _Course, point: Point, is_resumed: bool) -> bool:
+def _recorded(course: _Course, points: Sequence[Point]) -> set[str]:
+    """Runs that need not be run again as far as the registry is concerned: it may have been lost or brought back since."""
+    run_ids = [point.run.run_id for point in points]
+    registry = course.asked.registry
+    return set(run_ids) if registry is None else registry.finished_of(run_ids)
+
+
+def _is_kept(course: _Course, point: Point, recorded: set[str]) -> bool:
     """Whether a point is there already: asked for before, or finished by the sweep that this one goes on with."""
     run_id = point.run.run_id
     if run_id in course.records:
         return True
-    record = course.folder.read_cell(run_id) if is_resumed else None
+    record = course.folder.read_cell(run_id) if run_id in recorded else None
     if record is None or record["status"] != "finished":
         return False
     course.records[run_id] = record

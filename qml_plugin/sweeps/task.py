@@ -13,14 +13,12 @@ import pandas as pd
 from qml_plugin import provenance
 from qml_plugin.adapters import cells
 from qml_plugin.adapters.recorded_run import nothing_recorded
-from qml_plugin.errors import FeatureMismatch, QmlError
+from qml_plugin.errors import FeatureMismatch
 from qml_plugin.features import CATALOGUE, Feature, MarketFeatures
 from qml_plugin.features.catalogue import N_BUILT_IN
 from qml_plugin.records import Run
 from qml_plugin.sweeps.folder import Folder, finite
 from qml_plugin.sweeps.shared import read_shared
-
-_LONGEST_ERROR = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,45 +84,6 @@ def run_point(plan: Plan, point: Point) -> dict[str, Any]:
         done.memory.commit()
     folder.write_cell(run.run_id, record | {"sha256": hashes})
     return record
-
-
-def attempt(plan: Plan, point: Point) -> dict[str, Any]:
-    """`run_point`, whose errors come home in words: not every error of a strategy survives the way between processes.
-
-    Raises
-    ------
-    PointFailed
-        Whatever the point raised, `sys.exit` too; only an interrupt passes as it is.
-    """
-    try:
-        return run_point(plan, point)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # noqa: BLE001 it is told to whoever asked for the point
-        raise PointFailed(words_of(error), isinstance(error, (MemoryError, OSError))) from None
-
-
-class PointFailed(QmlError):
-    """A point raised; `is_short` where its process may be short of memory or disk since."""
-
-    def __init__(self, text: str, is_short: bool) -> None:
-        super().__init__(text, is_short)
-        self.text, self.is_short = text, is_short
-
-
-def words_of(error: BaseException) -> str:
-    """An error in a line that any file, database and terminal can hold, the same whatever the process that it came from."""
-    notes = " ".join(getattr(error, "__notes__", []))
-    first = " ".join(str(error).split())
-    if isinstance(error, SystemExit):
-        first = f"the strategy called sys.exit({first})"
-    text = f"{type(error).__name__}: {first}" + (f" ({notes})" if notes else "")
-    text = text.encode("utf-8", "backslashreplace").decode()
-    return (
-        text
-        if len(text) <= _LONGEST_ERROR
-        else f"{text[:_LONGEST_ERROR]} … ({len(text) - _LONGEST_ERROR:,} characters more)"
-    )
 
 
 def _shared(plan: Plan) -> _Loaded:

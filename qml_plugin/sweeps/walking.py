@@ -18,6 +18,7 @@ from qml_plugin.adapters.recorded_run import Start
 from qml_plugin.adapters.run_memory import returns_of
 from qml_plugin.errors import DataError
 from qml_plugin.processes import Process
+from qml_plugin.sweeps.failures import words_of
 from qml_plugin.sweeps.folder import Folder
 from qml_plugin.sweeps.points import Grid, shown
 from qml_plugin.sweeps.progress import Progress
@@ -34,7 +35,6 @@ from qml_plugin.sweeps.search import (
     start_of,
     swept,
 )
-from qml_plugin.sweeps.task import words_of
 
 _FEWEST_BARS = 2
 

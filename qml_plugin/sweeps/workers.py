@@ -24,7 +24,8 @@ import joblib
 from joblib.externals.loky.process_executor import ProcessPoolExecutor
 
 from qml_plugin.errors import DataError, QmlError
-from qml_plugin.sweeps.task import Plan, Point, PointFailed, attempt, prepare, words_of
+from qml_plugin.sweeps.failures import PointFailed, attempt, words_of
+from qml_plugin.sweeps.task import Plan, Point, prepare, run_point
 
 _IDLE_S = 300
 _WATCH_S = 0.5
@@ -163,7 +164,7 @@ class Crew:
             while waiting and self._ready:
                 place, attempts_now = waiting.popleft()
                 attempts[place] = attempts_now
-                self._start(self._ready.pop(), place, attempt, plan, points[place])
+                self._start(self._ready.pop(), place, attempt, run_point, plan, points[place])
             for future in self._next_done():
                 busy = self._busy.pop(future)
                 error = future.exception()
