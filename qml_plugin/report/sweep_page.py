@@ -73,7 +73,7 @@ def render_sweep_page(result: SweepResult, *, table_name: str | None = None) -> 
         objective = chart(
             "objective", "The objective of all points", draw.objective_figure(values, result.objective, marks)
         )
-    equity, drawn = _equity(result, choices)
+    equity, drawn = _equity(result, choices, len(points))
     varied = [name for name in result.grid_names if len(result.grid[name]) > 1]
     return render(
         "sweep.html.j2", result=result, manifest=manifest, points=points, choices=choices, why_none=why_none, varied=varied,
@@ -138,8 +138,8 @@ def choices_of(result: SweepResult, points: pd.DataFrame) -> tuple[dict[str, Cho
 
 
 def _choice(points: pd.DataFrame, row: int, names: Sequence[str]) -> Choice:
-    at = points.iloc[row]
-    return Choice(row, {name: at[name] for name in names}, float(at["objective"]), float(at["plateau"]))
+    values = {name: points[name].iat[row] for name in names}
+    return Choice(row, values, float(points["objective"].iat[row]), float(points["plateau"].iat[row]))
 
 
 def _maps(
@@ -193,11 +193,10 @@ def _returns(result: SweepResult, row: int, n_points: int) -> pd.Series:
     return own[0] if len(own) == 1 else pd.concat(own, axis=1).fillna(0.0).mean(axis=1)
 
 
-def _equity(result: SweepResult, choices: Mapping[str, Choice]) -> tuple[Chart | None, list[str]]:
+def _equity(result: SweepResult, choices: Mapping[str, Choice], n_points: int) -> tuple[Chart | None, list[str]]:
     """The equity of the choices and their names; one line where two are one point."""
     lines: dict[str, pd.Series] = {}
     rows: set[int] = set()
-    n_points = len(result.points())
     for name, choice in choices.items():
         if choice.row not in rows:
             rows.add(choice.row)

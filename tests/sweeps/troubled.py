@@ -55,7 +55,7 @@ class Plain(Strategy):
         elif self.trouble == "unprintable":
             raise ValueError("\udcff" + "x" * 3_000)
         elif self.trouble == "talk":
-            print("said on the way")
+            print("said on the way")  # noqa: T201
             warnings.warn("mind the 3 gaps", UserWarning, stacklevel=1)
         self.one = self.I(moving_average, self.data.Close, self.fast)
         self.other = self.I(moving_average, self.data.Close, self.slow)
