@@ -54,7 +54,7 @@ def swept(tmp_path_factory):
 @pytest.fixture(scope="module")
 def walked(tmp_path_factory):
     return walk_forward(
-        Plain, random_walk(420, 8), {"fast": [2, 3, 4], "slow": [6, 9]}, train=120, test=60,
+        Plain, random_walk(420, 8), {"fast": [2, 3, 4], "slow": [6, 9]}, train=120, test=100,
         folder=tmp_path_factory.mktemp("walked"), progress=False, **HOST,
     )  # fmt: skip
 

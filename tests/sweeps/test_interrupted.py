@@ -48,10 +48,8 @@ def rows(path):
     with closing(sqlite3.connect(path)) as connection:
         connection.row_factory = sqlite3.Row
         for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-            kept = [
-                {n: row[n] for n in row.keys() if n not in MAY_DIFFER}
-                for row in connection.execute(f"SELECT * FROM {table}")
-            ]  # noqa: SIM118
+            every = map(dict, connection.execute(f"SELECT * FROM {table}"))
+            kept = [{name: value for name, value in row.items() if name not in MAY_DIFFER} for row in every]
             found[table] = sorted(kept, key=repr)
     return found
 
@@ -162,7 +160,7 @@ def test_ctrl_c_at_a_terminal_ends_all_and_says_how_to_go_on(tmp_path):
     (tmp_path / "hangs.py").write_text(HANGING)
     random_walk(160, 5).to_csv(tmp_path / "walk.csv")
     command = [
-        "sweep", "hangs.py:Hangs", "--data", "walk.csv", "--grid", "every=2:12:1", "--jobs", "2", "--folder", "kept", "--set", "cash=1000000",
+        "sweep", "hangs.py:Hangs", "--data", "walk.csv", "--grid", "every=2:12:1", "--time-limit", "500", "--folder", "kept", "--set", "cash=1000000",
     ]  # fmt: skip
     master, slave = pty.openpty()
     process = subprocess.Popen(
@@ -174,7 +172,7 @@ def test_ctrl_c_at_a_terminal_ends_all_and_says_how_to_go_on(tmp_path):
     while b"5/11 points" not in seen:
         seen += os.read(master, 4096)
     workers = children(process.pid)
-    assert len(workers) >= 2
+    assert workers
     os.write(master, b"\x03")  # the terminal sends SIGINT to all of its processes in the foreground
     try:
         while True:
