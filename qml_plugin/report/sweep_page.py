@@ -138,8 +138,8 @@ def choices_of(result: SweepResult, points: pd.DataFrame) -> tuple[dict[str, Cho
 
 
 def _choice(points: pd.DataFrame, row: int, names: Sequence[str]) -> Choice:
-    values = {name: points[name].iat[row] for name in names}
-    return Choice(row, values, float(points["objective"].iat[row]), float(points["plateau"].iat[row]))
+    objective, plateau = (float(points[name].to_numpy(np.float64)[row]) for name in ("objective", "plateau"))
+    return Choice(row, {name: points[name].iat[row] for name in names}, objective, plateau)
 
 
 def _maps(

@@ -13,6 +13,7 @@ import pytest
 from qml_plugin import sweep, walk_forward
 from qml_plugin.errors import DataError
 from qml_plugin.report import sweep_figures as draw
+from qml_plugin.report import sweep_page
 from qml_plugin.report.sweep_page import render_sweep_page, write_sweep_page
 from qml_plugin.report.walk_forward_page import write_walk_forward_page
 from tests.conftest import random_walk
@@ -153,11 +154,15 @@ def test_one_parameter_is_a_line_and_nothing_to_choose_says_why(tmp_path):
         render_sweep_page(gone)
 
 
-def test_several_symbols_are_named_and_taken_together(tmp_path):
+def test_several_symbols_are_named_and_taken_together(tmp_path, monkeypatch):
     data = {"A": random_walk(160, 1), "B": random_walk(200, 2)}
     result = sweep(Plain, data, {"fast": [3, 4], "slow": [8, 9]}, folder=tmp_path, progress=False, **HOST)
     document = Document(render_sweep_page(result))
     assert "Plain on A, B" in document.text
+    monkeypatch.setattr(sweep_page, "_MOST_ROWS", 3)
+    cut = render_sweep_page(result, table_name="all.csv")
+    assert "The 3 highest of 8 points; all are in all.csv" in words(Document(cut))
+    assert cut.count("<tr><td>A</td>") + cut.count("<tr><td>B</td>") == 3
     assert len(numbers(document.charts["equity"]["data"][0]["x"])) == 200
     assert numbers(document.charts["map-1"]["data"][0]["z"])[0][0] == result.table["objective"].iloc[[0, 4]].mean()
 

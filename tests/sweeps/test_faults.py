@@ -35,7 +35,10 @@ def troubled(bars, tmp_path_factory):
         ("hang", r"^TimeLimit: it took longer than time_limit_s=4 and was ended$"),
         ("raise", r"^ValueError: this point is not to be had$"),
         ("memory", r"^MemoryError"),
-        ("disk", r"^SweepWriteError: .*cannot be written: File too large\. Free space and resume\.$"),
+        (
+            "disk",
+            r"^SweepWriteError: .*cannot be written: File too large\. Free space, or choose another folder, and resume\.$",
+        ),
     ],
 )
 def test_a_fault_costs_its_own_point_and_is_named(troubled, trouble, message):
