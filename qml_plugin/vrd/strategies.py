@@ -18,7 +18,7 @@ import pandas as pd
 from qml_plugin import provenance
 from qml_plugin.adapters import plain_runs
 from qml_plugin.adapters.backtesting_py import BUNDLED, bundled_data
-from qml_plugin.adapters.recorded_run import nothing_recorded
+from qml_plugin.adapters.recorded_run import Start, nothing_recorded
 from qml_plugin.audit import audit
 from qml_plugin.bars import Bars, bars_from_frame, read_bars
 from qml_plugin.clock import canonical_timeframe
@@ -139,6 +139,7 @@ def validate_strategy(
     plan: Plan | None = None,
     seed: int = 0,
     folder: Path | str | None = None,
+    start: Start | None = None,
     on_progress: Progress | None = None,
 ) -> StrategyValidation:
     """Is the edge of a strategy real? From its class and a file of bars to the verdict.
@@ -170,6 +171,8 @@ def validate_strategy(
         As `validate`.
     folder : path, optional
         Where steps are kept; an interrupted validation goes on there.
+    start : Start, optional
+        What the run with the memory sees of the registry; by default what it holds then.
 
     Returns
     -------
@@ -213,7 +216,7 @@ def validate_strategy(
         seed=seed, folder=folder, identity=["StrategyRuns", provenance.source_sha256(cls), host, as_arrays, is_quick],
         on_progress=on_progress,
     )  # fmt: skip
-    found, gate, gate_reason, n_patterns = _with_memory(found, runs, bars, registry, on_progress)
+    found, gate, gate_reason, n_patterns = _with_memory(found, runs, bars, registry, start, on_progress)
     git = provenance.git_state(provenance.source_folder(cls))
     return StrategyValidation(
         found, bars, provenance.class_path(cls), provenance.source_sha256(cls), git.commit, git.is_dirty, fees, is_quick,
@@ -380,7 +383,7 @@ class _LazyAudit:
 
 
 def _with_memory(
-    found: Validation, runs: StrategyRuns, bars: Bars, registry: str | None, on_progress: Progress | None
+    found: Validation, runs: StrategyRuns, bars: Bars, registry: str | None, start: Start | None, on_progress: Progress | None
 ) -> tuple[Validation, GateTrial | None, str, int]:
     """The validation with attribution, the trial of the gate, or why there is none, and how many entries were registered."""
     began = time.perf_counter()
@@ -392,7 +395,7 @@ def _with_memory(
     try:
         memory = plain_runs.run_in_shadow(
             runs.cls, frame_of(bars), found.parameters, fees=runs.fees, is_exclusive=runs.is_exclusive, symbol=bars.symbol,
-            timeframe=bars.timeframe, registry=registry,
+            timeframe=bars.timeframe, registry=registry, start=start,
         )  # fmt: skip
     except QmlError as error:
         if not isinstance(error, DataError):

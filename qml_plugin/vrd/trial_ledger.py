@@ -15,6 +15,7 @@ from qml_plugin.clock import from_datetime
 from qml_plugin.provenance import canonical_json, plain
 from qml_plugin.records import Run
 from qml_plugin.registry import PatternRegistry
+from qml_plugin.registry.ledger import NO_TRIALS
 from qml_plugin.vrd.evaluation import Evaluation, Parameters, annual_sharpe, bars_per_year
 
 _MOST_RUNS = 1_000_000
@@ -103,7 +104,8 @@ class TrialLedger:
         )  # fmt: skip
 
     def _runs(self) -> Iterable[dict[str, Any]]:
-        return self._registry.get_runs(_MOST_RUNS, strategy=self._cls.__name__, data_hash=self._data_hash)
+        runs = self._registry.get_runs(_MOST_RUNS, strategy=self._cls.__name__, data_hash=self._data_hash)
+        return [run for run in runs if run["kind"] not in NO_TRIALS]
 
     def _metrics(self, evaluation: Evaluation) -> dict[str, object]:
         return {
