@@ -28,7 +28,7 @@ from qml_plugin.records import Run
 from qml_plugin.registry import PatternRegistry
 from qml_plugin.studies.description import Description, MarketEntry, StrategyEntry, folder_name
 from qml_plugin.studies.folder import PARTS, StudyFolder, is_at_work
-from qml_plugin.studies.job import Job, load_frame, run_job
+from qml_plugin.studies.job import Job, load_frame, run_job, with_fixed
 from qml_plugin.sweeps.progress import Progress
 from qml_plugin.sweeps.search import record_end
 from qml_plugin.sweeps.workers import LokyWorker, n_workers, words_of
@@ -417,6 +417,11 @@ def _job(course: _Course, cell: Cell) -> Job:
         thresholds=d.thresholds, fees=d.fees, seed=d.seed, registry=course.url,
         snapshot=(snapshot["seq"], snapshot["sha256"]), parent_run_id=course.manifest["run_id"],
         sweeps=course.folder.path / "sweeps", cell=course.folder.cell(cell.name),
+        other_grids=tuple(
+            with_fixed(other.entry.grid, other.entry.fixed)
+            for other in course.cells
+            if other is not cell and _series(other) == _series(cell)
+        ),
     )  # fmt: skip
 
 

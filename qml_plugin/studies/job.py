@@ -37,6 +37,7 @@ _METRICS = ("return_frac", "sharpe_annual", "max_drawdown_frac", "n_trades")
 class Job:
     """All that a part is made of, for a process that knows nothing else.
 
+    ``other_grids`` are those of other cells of the same class on the same bars, with what they keep fixed.
     ``snapshot`` is what of the registry every part sees: the number of its last commit and the hash of its patterns.
     """
 
@@ -62,6 +63,7 @@ class Job:
     parent_run_id: str
     sweeps: Path
     cell: Path
+    other_grids: tuple[Mapping[str, tuple[Any, ...]], ...]
 
 
 def run_job(kind: str, job: Job, n_jobs: int = 1, tell: Callable[[str], None] | None = None) -> dict[str, Any]:
@@ -174,13 +176,18 @@ def _validation(job: Job, n_jobs: int, tell: Callable[[str], None]) -> dict[str,
     cls = provenance.find_class(job.strategy)
     _, bars = _bars(job)
     found = validate_strategy(
-        cls, bars, symbol=job.symbol, grid={**job.grid, **{name: (value,) for name, value in job.fixed.items()}},
+        cls, bars, symbol=job.symbol, grid=with_fixed(job.grid, job.fixed), other_grids=job.other_grids,
         is_quick=job.is_quick, fees=job.fees, is_exclusive=job.host.get("exclusive_orders"), registry=job.registry,
         n_jobs=n_jobs, thresholds=job.thresholds, plan=job.plan, seed=job.seed, folder=job.cell / "steps",
         start=_start(job.registry, *job.snapshot), on_progress=lambda name, *_: tell(name),
     )  # fmt: skip
     write_dossier(found, job.cell)
     return _validation_record(found)
+
+
+def with_fixed(grid: Mapping[str, tuple[Any, ...]], fixed: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """A grid in which what stays fixed has one value."""
+    return {**grid, **{name: (value,) for name, value in fixed.items()}}
 
 
 def _validation_record(found: StrategyValidation) -> dict[str, Any]:

@@ -140,6 +140,7 @@ def validate_strategy(
     seed: int = 0,
     folder: Path | str | None = None,
     start: Start | None = None,
+    other_grids: Sequence[Mapping[str, Sequence[Any]]] = (),
     on_progress: Progress | None = None,
 ) -> StrategyValidation:
     """Is the edge of a strategy real? From its class and a file of bars to the verdict.
@@ -173,6 +174,8 @@ def validate_strategy(
         Where steps are kept; an interrupted validation goes on there.
     start : Start, optional
         What the run with the memory sees of the registry; by default what it holds then.
+    other_grids : sequence of mappings
+        Grids of the same strategy that are tried on these bars by others, before or after: their trials are counted too.
 
     Returns
     -------
@@ -200,7 +203,8 @@ def validate_strategy(
     runs = StrategyRuns(cls, fees, bool(exclusive))
     host = {"host": "qml_plugin.vrd", "fees": fees, "exclusive_orders": bool(exclusive)}
     ledger = None if registry is None else TrialLedger(PatternRegistry(registry), cls, bars, host, seed=seed)
-    n_attempts = None if ledger is None else ledger.n_attempts(points)
+    others = [point for other in other_grids for point in _points(cls, _searched(cls, other, is_quick))]
+    n_attempts = None if ledger is None else ledger.n_attempts(points, others)
     evaluate = _Remembered(runs, bars, points, ledger, n_jobs, on_progress)
     chosen_plan = plan or (QUICK if is_quick else FULL)
     as_arrays = all(runs.is_as_arrays(point) for point in points)

@@ -63,10 +63,12 @@ class TrialLedger:
         self._per_year = bars_per_year(bars)
         self._recorded = {run["run_id"] for run in self._runs()}
 
-    def n_attempts(self, grid: Sequence[Parameters]) -> int:
-        """How many different trials there will have been once all of `grid` were tried."""
+    def n_attempts(self, grid: Sequence[Parameters], others: Sequence[Parameters] = ()) -> int:
+        """How many different trials there will have been once all of `grid` and of `others` were tried."""
+        names = tuple(grid[0])
         own = {_key(self._source, parameters, {}) for parameters in grid}
-        return len(own | {_key_of(run, tuple(grid[0])) for run in self._runs()})
+        own |= {_key(self._source, {name: other.get(name) for name in names}, {}) for other in others}
+        return len(own | {_key_of(run, names) for run in self._runs()})
 
     def record(self, parameters: Parameters, evaluation: Evaluation | None, error: str | None) -> None:
         """Write one trial, unless it is there; None for one that gave nothing, with its error."""

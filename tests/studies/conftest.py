@@ -16,7 +16,7 @@ strategies:
     grid: {{n_bars: [6, 10]}}
     fixed: {{trouble: "{flag}"}}
 markets:
-  - symbol: [AAA, BBB]
+  - symbol: AAA
     timeframe: 1h
     file: "{{symbol}}.csv"
 gate: {{mode: {mode}}}
@@ -26,17 +26,16 @@ validation: {{quick: true, windows: 2, draws: 19, paths: 100}}
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory) -> Path:
-    """A folder with the bars of two markets and the strategies, beside which studies are written."""
+    """A folder with the bars of a market and the strategies, beside which studies are written."""
     place = tmp_path_factory.mktemp("studies")
-    for name, seed in (("AAA", 1), ("BBB", 2)):
-        random_walk(260, seed).to_csv(place / f"{name}.csv", index_label="time")
+    random_walk(260, 1).to_csv(place / "AAA.csv", index_label="time")
     shutil.copy(Path(__file__).with_name("rules.py"), place)
     return place
 
 
 @pytest.fixture(scope="session")
 def tiny(folder) -> Path:
-    """A study of two strategies on two markets; the second fails while ``flag`` is there."""
+    """A study of two strategies on a market; the second fails while ``flag`` is there."""
     file = folder / "tiny.yaml"
     file.write_text(TINY.format(flag=folder / "flag", mode="shadow"))
     return file
