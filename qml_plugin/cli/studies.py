@@ -139,9 +139,10 @@ def _carry_out(file: Path, jobs: int, out: Path | None, db: str, *, is_resumed: 
     with _interruptible(), telling_of_compilation():
         try:
             done = run_study(description, folder, registry=db, n_jobs=jobs, resume=is_resumed, progress=line)
-        except KeyboardInterrupt as error:
-            error.add_note(f"What had finished is kept in {folder}; qml study resume {file} goes on from there.")
-            raise
+        except KeyboardInterrupt:
+            stopped = KeyboardInterrupt()  # that of a search would say how the search goes on
+            stopped.add_note(f"What had finished is kept in {folder}; qml study resume {file} goes on from there.")
+            raise stopped from None
         finally:
             line.close()
     if done.n_kept:
@@ -151,7 +152,7 @@ def _carry_out(file: Path, jobs: int, out: Path | None, db: str, *, is_resumed: 
         say(inert(f"failed    {name}: {error_text}"))
     if not done.is_whole:
         points = f", and {done.n_failed_points} points of searches" if done.n_failed_points else ""
-        say(f"{len(done.failed)} cells failed{points}; they count as not tested, and qml study resume {file} tries them again")
+        say(f"{len(done.failed)} cells failed{points}; they count as not tested. Try again: qml study resume {file}")
         raise typer.Exit(1)
 
 

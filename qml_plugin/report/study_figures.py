@@ -72,9 +72,7 @@ def search_figure(surface: Mapping[str, Any], objective: str) -> go.Figure:
     return figure
 
 
-def _add_map(
-    figure: go.Figure, columns: Sequence[str], rows: Sequence[str], values: FloatArray, hover: str
-) -> None:
+def _add_map(figure: go.Figure, columns: Sequence[str], rows: Sequence[str], values: FloatArray, hover: str) -> None:
     reach = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
     is_written = values.size <= _MOST_WRITTEN
     text = [[f"{value:.2f}" if np.isfinite(value) else "" for value in row] for row in values]

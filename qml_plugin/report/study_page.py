@@ -107,14 +107,14 @@ class StudyView:
         """Cells by verdict, and by status where there is none."""
         words = [cell.verdict or cell.status for cell in self.cells]
         return {
-            word: words.count(word)
-            for word in (*_WORDS, "failed", "running", "searched", "waiting")
-            if word in words
+            word: words.count(word) for word in (*_WORDS, "failed", "running", "searched", "waiting") if word in words
         }
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain values for JSON; what depends on the clock is under ``times`` alone."""
-        times = {cell.name: {"sweep": cell.sweep["times"], "validation": cell.validation["times"]} for cell in self.cells}
+        times = {
+            cell.name: {"sweep": cell.sweep["times"], "validation": cell.validation["times"]} for cell in self.cells
+        }
         own = ("process", "started_at", "cells", "version", "status")
         return {
             "name": self.name, "description": self.description, "status": self.status, "counts": self.counts(),

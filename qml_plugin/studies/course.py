@@ -13,49 +13,24 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from qml_plugin import provenance
-from qml_plugin.adapters import cells
 from qml_plugin.adapters.recorded_run import nothing_recorded, now_us, read_start
-from qml_plugin.bars import Bars, bars_from_frame
-from qml_plugin.clock import infer_timeframe
 from qml_plugin.errors import DataError, FeatureMismatch, RegistryError
 from qml_plugin.features import CATALOGUE, Feature
 from qml_plugin.features.catalogue import N_BUILT_IN
 from qml_plugin.processes import Process
 from qml_plugin.records import Run
 from qml_plugin.registry import PatternRegistry
-from qml_plugin.studies.description import Description, MarketEntry, StrategyEntry, folder_name
-from qml_plugin.studies.folder import PARTS, StudyFolder, is_at_work
-from qml_plugin.studies.job import Job, load_frame, run_job, with_fixed
+from qml_plugin.studies.description import Description
+from qml_plugin.studies.folder import PARTS, StudyFolder
+from qml_plugin.studies.job import Job, run_job, with_fixed
+from qml_plugin.studies.plan import Cell, cells_of
 from qml_plugin.sweeps.progress import Progress
 from qml_plugin.sweeps.search import record_end
 from qml_plugin.sweeps.workers import LokyWorker, n_workers, words_of
 
 _SIGN_OF_LIFE_S = 60
 _TICK_S = 0.5
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Cell:
-    """One strategy on one market: its folder's name, the hash of its bars, and the ids of its parts."""
-
-    name: str
-    entry: StrategyEntry
-    market: MarketEntry
-    bars: Bars
-    source_sha256: str
-    part_ids: Mapping[str, str]
-
-    def shown(self) -> dict[str, Any]:
-        """What the manifest says of it."""
-        return {
-            "name": self.name, "strategy": self.entry.name, "symbol": self.market.symbol, "timeframe": self.market.timeframe,
-            "strategy_path": provenance.class_path(self.entry.cls), "source_sha256": self.source_sha256,
-            "data_sha256": self.bars.sha256(), "n_bars": len(self.bars), "first_at": int(self.bars.opened_at[0]),
-            "last_at": int(self.bars.opened_at[-1]), "part_ids": dict(self.part_ids),
-        }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +154,7 @@ def _refuse_if_taken(
 ) -> None:
     if manifest is None:
         return
-    if is_at_work(manifest) and Process(**manifest["process"]) != Process.own():
-        raise DataError(
-            f"process {manifest['process']['pid']} is at this study, in {folder.path}. `qml study status` shows how far it "
-            "is; wait for it, or stop it and resume."
-        )
+    folder.refuse_if_at_work(manifest)
     if not is_resumed:
         raise DataError(
             f"the study {manifest['name']} was begun in {folder.path}. Go on with it: qml study resume {description.file.name}; "
@@ -200,42 +171,6 @@ def _refuse_if_taken(
             f"what is done was computed with {name} {old}, and this is {new}: one page would mix the two. Install what it was, "
             "or begin again with --afresh."
         )
-
-
-def cells_of(description: Description, snapshot: Mapping[str, Any]) -> list[Cell]:
-    """All cells with their bars, each market read once.
-
-    Raises
-    ------
-    DataError
-        If the bars of a market are refused, or its timeframe is another one.
-    """
-    markets = {id(market): _bars_of(description, market) for market in description.markets}
-    d = description
-    shared = [snapshot["sha256"], snapshot["seq"], provenance.library_versions(), CATALOGUE.feature_set]
-    found = []
-    for entry, market in description.cells():
-        source, bars = provenance.source_sha256(entry.cls), markets[id(market)]
-        what = [shared, entry.cls.__name__, source, bars.symbol, bars.timeframe, bars.sha256(), entry.grid, entry.fixed, d.host, d.seed]
-        judged = [d.is_quick, asdict(d.plan), asdict(d.thresholds), d.fees]
-        sweep_id = provenance.run_id("study sweep", what, d.gate, d.gate_grid, d.objective)
-        part_ids = {"sweep": sweep_id, "validation": provenance.run_id("study validation", what, judged, sweep_id)}
-        name = folder_name(entry.name, market.symbol, market.timeframe)
-        found.append(Cell(name, entry, market, bars, source, part_ids))
-    return found  # fmt: skip
-
-
-def _bars_of(description: Description, market: MarketEntry) -> Bars:
-    try:
-        frame = load_frame(market.symbol, market.file, market.last_bars)
-        true = infer_timeframe(pd.DatetimeIndex(frame.index))
-        if true != market.timeframe:
-            raise DataError(f"its bars are {true} long, not {market.timeframe}. Correct timeframe:, or the file.")
-        return bars_from_frame(frame, symbol=market.symbol, timeframe=market.timeframe)
-    except DataError as error:
-        raise DataError(
-            f"{description.file.name}: {market.at}, {market.symbol} {market.timeframe}, is refused: {error}"
-        ) from error
 
 
 def _run_of(course: _Course) -> Run:
@@ -265,16 +200,11 @@ def _take_stock(course: _Course) -> None:
                 course.records[cell.name, part] = record
             else:
                 course.waiting.append((cell, part))
-    searched_again = {(_series(cell)) for cell, part in course.waiting if part == "sweep"}
+    searched_again = {cell.series for cell, part in course.waiting if part == "sweep"}
     for cell in course.cells:  # a validation counts the trials of the searches on its series, so it comes after them
-        if _series(cell) in searched_again and (cell.name, "validation") in course.records:
+        if cell.series in searched_again and (cell.name, "validation") in course.records:
             del course.records[cell.name, "validation"]
             course.waiting.append((cell, "validation"))
-
-
-def _series(cell: Cell) -> tuple[str, str]:
-    """Cells of one class on one series share a ledger of trials."""
-    return cell.entry.cls.__name__, cell.bars.sha256()
 
 
 @contextmanager
@@ -373,9 +303,9 @@ def _run_elsewhere(part: str, job: Job, here: _Here) -> dict[str, Any]:
 
 def _next(course: _Course) -> tuple[Cell, str] | None:
     """The first part that may run now: validations wait for all searches on their series."""
-    unsearched = {_series(cell) for cell in course.cells if (cell.name, "sweep") not in course.records}
+    unsearched = {cell.series for cell in course.cells if (cell.name, "sweep") not in course.records}
     for cell, part in course.waiting:
-        if part == "sweep" or _series(cell) not in unsearched:
+        if part == "sweep" or cell.series not in unsearched:
             return cell, part
     return None
 
@@ -420,7 +350,7 @@ def _job(course: _Course, cell: Cell) -> Job:
         other_grids=tuple(
             with_fixed(other.entry.grid, other.entry.fixed)
             for other in course.cells
-            if other is not cell and _series(other) == _series(cell)
+            if other is not cell and other.series == cell.series
         ),
     )  # fmt: skip
 

@@ -157,15 +157,15 @@ def _strategy(node: Node) -> StrategyEntry:
     if not _NAME.fullmatch(name):
         node.get("name", name).refused("It names a folder: use letters, digits, dots, dashes and underscores.")
     grid, fixed = node["grid"].mapping(), node.get("fixed", {}).mapping()
-    if not grid.keys():
+    if not grid.names():
         grid.refused("It must name at least one parameter with values to try, such as fast: [10, 20].")
     for one in (grid, fixed):
-        for key in one.keys():
+        for key in one.names():
             _check_parameter(one, key, cls)
-    if both := sorted(set(grid.keys()) & set(fixed.keys())):
+    if both := sorted(set(grid.names()) & set(fixed.names())):
         fixed[both[0]].refused(f"{both[0]} is searched by the grid too. Give it once.")
-    values = {key: _values(grid[key]) for key in grid.keys()}
-    return StrategyEntry(name, cls, values, {key: fixed[key].scalar() for key in fixed.keys()})
+    values = {key: _values(grid[key]) for key in grid.names()}
+    return StrategyEntry(name, cls, values, {key: fixed[key].scalar() for key in fixed.names()})
 
 
 def _class_of(node: Node) -> type:
@@ -275,7 +275,7 @@ def _refuse_twice(markets: tuple[MarketEntry, ...]) -> None:
 def _host(node: Node) -> dict[str, Any]:
     node.mapping(HOST)
     found: dict[str, Any] = {"commission": _FEES, "finalize_trades": True}
-    for key in node.keys():
+    for key in node.names():
         one = node[key]
         match key:
             case "cash":
@@ -293,11 +293,11 @@ def _gate(node: Node) -> tuple[dict[str, Any], dict[str, tuple[Any, ...]]]:
     """Settings with one value, and those with several; the mode is record unless it is given."""
     node.mapping(GATE)
     found: dict[str, tuple[Any, ...]] = {"mode": ("record",)}
-    for key in node.keys():
+    for key in node.names():
         found[key] = tuple(_rule(one) if key == "barriers" else one.scalar() for one in node[key].one_or_more())
     fixed = {key: values[0] for key, values in found.items() if len(values) == 1}
     grid = {key: values for key, values in found.items() if len(values) > 1}
-    for key in node.keys():
+    for key in node.names():
         one = node[key].one_or_more()
         for place, value in enumerate(found[key]):
             first = {other: values[0] for other, values in found.items()}
@@ -310,7 +310,7 @@ def _gate(node: Node) -> tuple[dict[str, Any], dict[str, tuple[Any, ...]]]:
 
 def _rule(node: Node) -> BarrierRule:
     node.mapping(("stop_atr", "target_atr", "max_bars"))
-    return BarrierRule(**{key: node[key].scalar() for key in node.keys()})
+    return BarrierRule(**{key: node[key].scalar() for key in node.names()})
 
 
 def _plan(node: Node, is_quick: bool) -> Plan:
@@ -325,7 +325,13 @@ def _plan(node: Node, is_quick: bool) -> Plan:
 
 
 def _thresholds(node: Node) -> Thresholds:
-    return load_thresholds(_file(node["thresholds"]) if node.has("thresholds") else None)
+    if not node.has("thresholds"):
+        return load_thresholds()
+    file = _file(node["thresholds"])
+    try:
+        return load_thresholds(file)
+    except DataError as error:
+        node["thresholds"].refused(str(error))
 
 
 def folder_name(*parts: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,6 @@ class StudyFolder:
         return self.path / "cells" / name
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
         _replace(self.path / "manifest.json", {"version": VERSION, **manifest})
 
     def read_manifest(self) -> dict[str, Any] | None:
@@ -56,7 +56,6 @@ class StudyFolder:
         return manifest
 
     def write_part(self, cell: str, part: str, record: Mapping[str, Any]) -> None:
-        self.cell(cell).mkdir(parents=True, exist_ok=True)
         _replace(self.cell(cell) / f"{part}.json", record)
 
     def read_part(self, cell: str, part: str, part_id: str) -> dict[str, Any] | None:
@@ -67,8 +66,19 @@ class StudyFolder:
             return None  # it is simply run again
         return record if record.get("part_id") == part_id else None
 
+    def refuse_if_at_work(self, manifest: Mapping[str, Any]) -> None:
+        """DataError where another living process is at this very study."""
+        process = Process(**manifest["process"])
+        if manifest["status"] == "running" and process != Process.own() and process.is_alive():
+            raise DataError(
+                f"process {process.pid} is at this study, in {self.path}. `qml study status` shows how far it is; wait for it, "
+                "or stop it and resume."
+            )
+
     def move_aside(self) -> Path:
-        """Keep what is here under another name."""
+        """Keep what is here under another name; DataError where another process is at it."""
+        if (manifest := self.read_manifest()) is not None:
+            self.refuse_if_at_work(manifest)
         number = 1
         while (aside := self.path.with_name(f"{self.path.name}.before-{number}")).exists():
             number += 1
@@ -77,19 +87,24 @@ class StudyFolder:
 
 
 def is_at_work(manifest: Mapping[str, Any]) -> bool:
-    """Whether the process that wrote a manifest is still running the study, as far as can be told from here."""
-    return manifest["status"] == "running" and Process(**manifest["process"]).is_alive() is not False
+    """Whether the process that wrote a manifest is still running the study; one on another host is believed."""
+    process = Process(**manifest["process"])
+    is_alive = process.is_alive()
+    is_elsewhere = is_alive is None and process.host != Process.own().host
+    return manifest["status"] == "running" and bool(is_alive or is_elsewhere)
 
 
 def _replace(file: Path, value: object) -> None:
     """Write a file to a temporary name, and rename it when it is whole."""
     scratch = file.with_name(f".{file.name}.{os.getpid()}")
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         scratch.write_text(json.dumps(value, allow_nan=False, indent=1, ensure_ascii=False), encoding="utf-8")
         scratch.replace(file)
     except OSError as error:
-        scratch.unlink(missing_ok=True)
-        raise StudyWriteError(f"{file} cannot be written: {error.strerror or error}. Free space and resume.") from error
+        with suppress(OSError):
+            scratch.unlink()
+        raise StudyWriteError(f"{file} cannot be written: {error.strerror or error}. Make room, or choose a folder with --out, and resume.") from error  # fmt: skip
 
 
 class StudyWriteError(QmlError):

@@ -117,7 +117,7 @@ class Node:
     def _below(self, key: str) -> str:
         return f"{self.at}.{key}" if self.at else key
 
-    def keys(self) -> list[str]:
+    def names(self) -> list[str]:
         return list(self.value)
 
     def items(self) -> Iterator[Node]:

@@ -387,8 +387,9 @@ class _LazyAudit:
 
 
 def _with_memory(
-    found: Validation, runs: StrategyRuns, bars: Bars, registry: str | None, start: Start | None, on_progress: Progress | None
-) -> tuple[Validation, GateTrial | None, str, int]:
+    found: Validation, runs: StrategyRuns, bars: Bars, registry: str | None, start: Start | None,
+    on_progress: Progress | None,
+) -> tuple[Validation, GateTrial | None, str, int]:  # fmt: skip
     """The validation with attribution, the trial of the gate, or why there is none, and how many entries were registered."""
     began = time.perf_counter()
     if on_progress is not None:

@@ -112,7 +112,9 @@ def test_the_json_has_every_number_and_times_apart(tmp_path):
 
 def test_a_sentence_for_every_end():
     def said(*cells):
-        return headline(overview._view(manifest([about(f"S{i}", "X") for i in range(len(cells))]), list(cells), "finished"))
+        return headline(
+            overview._view(manifest([about(f"S{i}", "X") for i in range(len(cells))]), list(cells), "finished")
+        )
 
     one = {"sweep": searched(), "validation": judged("REJECT", 0.9)}
     lonely = {"sweep": searched(), "validation": judged("DEPLOY", 0.04)}

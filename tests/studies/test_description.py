@@ -55,7 +55,9 @@ def test_a_study_says_much(tmp_path, monkeypatch):
     for name in ("A_1h", "A_4h", "B_1h", "B_4h"):
         (tmp_path / "bars" / f"{name}.csv").touch()
     (tmp_path / "mine.toml").write_text("[timing]\nalpha = 0.01\n")
-    (tmp_path / "own.py").write_text("from strategies.donchian import DonchianBreakout\n\n\nclass Mine(DonchianBreakout):\n    pass\n")
+    (tmp_path / "own.py").write_text(
+        "from strategies.donchian import DonchianBreakout\n\n\nclass Mine(DonchianBreakout):\n    pass\n"
+    )
     study = read_description(
         written(
             tmp_path,
@@ -187,10 +189,12 @@ _paths = st.sampled_from([
 def test_whatever_stands_in_a_study_is_understood_or_refused(tmp_path_factory, path, value):
     folder = tmp_path_factory.getbasetemp()
     study = changed(*path, to=value) if path else value
+    said = "my.yaml"
     try:
         read_description(written(folder, study))
     except DataError as error:
-        assert "my.yaml" in str(error) or "thresholds" in str(error)
+        said = str(error)
+    assert "my.yaml" in said
 
 
 @settings(max_examples=40)
