@@ -18,6 +18,7 @@ from qml_plugin.cli.models import models_app, train
 from qml_plugin.cli.runs import runs_app
 from qml_plugin.cli.setups import setups
 from qml_plugin.cli.similar import similar
+from qml_plugin.cli.studies import studies_app
 from qml_plugin.cli.sweeps import sweep, walk_forward
 from qml_plugin.cli.terminal import (
     DEFAULT_DB,
@@ -49,6 +50,7 @@ app.add_typer(db_app, name="db")
 app.add_typer(features_app, name="features")
 app.add_typer(models_app, name="models")
 app.add_typer(runs_app, name="runs")
+app.add_typer(studies_app, name="study")
 
 
 def _print_version(is_asked: bool) -> None:

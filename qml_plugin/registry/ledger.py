@@ -24,8 +24,8 @@ from qml_plugin.registry.trial_rows import stored_rows, trial_entries
 _RUNS = experiments.c
 # A run on a host that cannot be seen from here counts as dead when it has been silent for this long.
 SILENT = timedelta(hours=1)
-# A sweep is no trial of its own: its cells are.
-SWEEP = "sweep"
+# A sweep or a study is no trial of its own: its cells are.
+NO_TRIALS = ("sweep", "study")
 STATES = ("running", "finished", "failed", "interrupted")
 _LONGEST_ID = 200
 _IDS_AT_ONCE = 500
@@ -389,7 +389,7 @@ def _keep_diff(connection: sa.Connection, run: Run) -> None:
 
 
 def _n_trials(connection: sa.Connection, strategy_name: str, data_hash: str) -> int:
-    is_trial = (_RUNS.strategy_name == strategy_name, _RUNS.data_hash == data_hash, _RUNS.kind != SWEEP)
+    is_trial = (_RUNS.strategy_name == strategy_name, _RUNS.data_hash == data_hash, _RUNS.kind.not_in(NO_TRIALS))
     return int(connection.scalar(sa.select(sa.func.count()).select_from(experiments).where(*is_trial)) or 0)
 
 
