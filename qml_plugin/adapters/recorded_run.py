@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -224,9 +224,10 @@ class RecordedRun:
         self.patterns: list[Pattern] = []
         self.returns: dict[str, float | None] = {}
         self.run = cell.run if cell else begun_run(settings, strategy_name, bars, params, origin, start)
-        self._noted_at = self.run.started_at
+        self._beat: Callable[[], None] | None = None
         if self._registry is not None and cell is None:
             self._registry.start_run(self.run)
+            self._beat = heartbeat(self._registry, self.run.run_id)
 
     @property
     def _walk(self) -> PatternMemory:
@@ -279,13 +280,8 @@ class RecordedRun:
         return trial_entries(f"run {self.run.run_id}", rows_of_run(self.patterns, self.decisions))
 
     def _note_alive(self) -> None:
-        """Now and then a sign of life, for those who cannot see this process."""
-        if self._registry is not None and self._cell is None and now_us() - self._noted_at > _SIGN_OF_LIFE_US:
-            self._noted_at = now_us()
-            try:
-                self._registry.note_alive(self.run.run_id)
-            except RegistryError as error:
-                warnings.warn(f"a sign of life of the run could not be recorded: {error}", RuntimeWarning, stacklevel=5)
+        if self._beat is not None:
+            self._beat()
 
     def _close(
         self,
@@ -307,7 +303,7 @@ class RecordedRun:
             finished_at=now_us(),
             error=None if error is None else f"{type(error).__name__}: {error}",
         )
-        self._memory = None
+        self._memory = self._beat = None
         if self._cell is None:
             self.commit()
 
@@ -326,6 +322,24 @@ class RecordedRun:
         actions = [decision.action for decision in self._decisions.values()]
         counts: dict[str, object] = {"n_entries": len(actions)}
         return counts | {f"n_{action}": actions.count(action) for action in ("take", "skip", "abstain")}
+
+
+def heartbeat(registry: PatternRegistry | None, run_id: str) -> Callable[[], None]:
+    """A sign of life of a run now and then, however often it is called, for those who cannot see this process."""
+    if registry is None:
+        return lambda: None
+    noted_at = now_us()
+
+    def beat() -> None:
+        nonlocal noted_at
+        if now_us() - noted_at > _SIGN_OF_LIFE_US:
+            noted_at = now_us()
+            try:
+                registry.note_alive(run_id)
+            except RegistryError as error:
+                warnings.warn(f"a sign of life of the run could not be recorded: {error}", RuntimeWarning, stacklevel=2)
+
+    return beat
 
 
 def now_us() -> int:

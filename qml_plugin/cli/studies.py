@@ -135,16 +135,13 @@ def _carry_out(file: Path, jobs: int, out: Path | None, db: str, *, is_resumed: 
     folder = _folder(description, out)
     if is_afresh and folder.exists():
         say(f"before    {StudyFolder(folder).move_aside()}")
-    line = ProgressLine(f"study {description.name}", "parts")
-    with _interruptible(), telling_of_compilation():
+    with _interruptible(), telling_of_compilation(), ProgressLine(f"study {description.name}", "parts") as line:
         try:
             done = run_study(description, folder, registry=db, n_jobs=jobs, resume=is_resumed, progress=line)
         except KeyboardInterrupt:
             stopped = KeyboardInterrupt()  # that of a search would say how the search goes on
             stopped.add_note(f"What had finished is kept in {folder}; qml study resume {file} goes on from there.")
             raise stopped from None
-        finally:
-            line.close()
     if done.n_kept:
         say(f"kept      {done.n_kept} parts from before, {done.n_run} run now")
     _write_page(description, folder)

@@ -52,26 +52,31 @@ class RunLedger:
         DataError
             If the run has another status, or a value that cannot be stored.
         """
-        if run.status != "running":
-            raise DataError(f"run {run.run_id} is {run.status!r}. Only a run of status 'running' can be started.")
+        self.start_runs([run])
+
+    def start_runs(self, runs: Sequence[Run]) -> None:
+        """Record runs that begin together, all of them or none.
+
+        Parameters
+        ----------
+        runs : sequence of Run
+            As for `start_run`.
+
+        Raises
+        ------
+        DataError
+            As for `start_run`.
+        """
+        for run in runs:
+            if run.status != "running":
+                raise DataError(f"run {run.run_id} is {run.status!r}. Only a run of status 'running' can be started.")
         own, now = Process.own(), _now()
-        row = run_row(run) | {
-            "host": own.host,
-            "pid": own.pid,
-            "process_started": own.started,
-            "heartbeat_at": now,
-        }
-        is_this = _RUNS.run_id == run.run_id
+        alive = {"host": own.host, "pid": own.pid, "process_started": own.started, "heartbeat_at": now}
+        rows = [run_row(run) | alive for run in runs]
         with self._database.write() as connection:
             _mark_dead(connection, now)
-            status = connection.scalar(sa.select(_RUNS.status).where(is_this))
-            if status == "finished":
-                return
-            _keep_diff(connection, run)
-            if status is None:
-                connection.execute(sa.insert(experiments).values(**row))
-            else:
-                connection.execute(sa.update(experiments).where(is_this).values(**row))
+            for run, row in zip(runs, rows, strict=True):
+                _start(connection, run, row)
 
     def note_alive(self, run_id: str) -> None:
         """Note that a run is still at work, so that other hosts do not take it for dead.
@@ -333,6 +338,19 @@ class RunLedger:
         table = pd.DataFrame(columns)
         table.index = pd.RangeIndex(1, 1 + len(table), name="bar")
         return table
+
+
+def _start(connection: sa.Connection, run: Run, row: Row) -> None:
+    """Write the start of a run, unless an earlier one of the same id finished."""
+    is_this = _RUNS.run_id == run.run_id
+    status = connection.scalar(sa.select(_RUNS.status).where(is_this))
+    if status == "finished":
+        return
+    _keep_diff(connection, run)
+    if status is None:
+        connection.execute(sa.insert(experiments).values(**row))
+    else:
+        connection.execute(sa.update(experiments).where(is_this).values(**row))
 
 
 def close_run(connection: sa.Connection, run: Run, row: Row, decisions: list[Row]) -> None:

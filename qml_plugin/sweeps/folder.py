@@ -143,6 +143,15 @@ class Folder:
         return self.path / name / f"{run_id}.parquet"
 
 
+def home_of(given: str | Path | None, registry_file: Path | None) -> Path:
+    """Where the folders of sweeps are: where the caller says, beside the file of the registry, or in ``results/sweeps``."""
+    if given is not None:
+        return Path(given).absolute()
+    if registry_file is not None:
+        return registry_file.with_name(f"{registry_file.name}.sweeps")
+    return Path("results/sweeps").absolute()
+
+
 def finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
     """Numbers as JSON holds them: NaN and infinities are null."""
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()}

@@ -19,7 +19,7 @@ import pandas as pd
 
 from qml_plugin import provenance
 from qml_plugin.adapters import cells
-from qml_plugin.adapters.recorded_run import Start, read_start
+from qml_plugin.adapters.recorded_run import Start, heartbeat, read_start
 from qml_plugin.bars import COLUMNS, read_bars
 from qml_plugin.errors import DataError, QmlError, RegistryError
 from qml_plugin.features import CATALOGUE, MarketFeatures
@@ -28,7 +28,7 @@ from qml_plugin.processes import Process
 from qml_plugin.records import Run
 from qml_plugin.registry import PatternRegistry
 from qml_plugin.sweeps.failures import words_of
-from qml_plugin.sweeps.folder import Folder, writing
+from qml_plugin.sweeps.folder import Folder, home_of, writing
 from qml_plugin.sweeps.points import Grid, Places
 from qml_plugin.sweeps.points import shown as shown_value
 from qml_plugin.sweeps.progress import Progress, ProgressLine
@@ -41,9 +41,8 @@ from qml_plugin.sweeps.workers import Crew, n_workers
 SEARCHES = ("grid", "random", "tpe")
 Data = pd.DataFrame | str | Path
 Objective = str | Callable[[pd.Series], float]
-_SIGN_OF_LIFE_S = 60
-_MEMORY_METRICS = ("n_entries", "n_take", "n_skip", "n_abstain", "n_unregistered_trades")
-_RESERVED = ("symbol", "objective", "status", "run_id", "error")
+MEMORY_METRICS = ("n_entries", "n_take", "n_skip", "n_abstain", "n_unregistered_trades")
+RESERVED = ("symbol", "objective", "status", "run_id", "error")
 
 
 def sweep(
@@ -185,8 +184,8 @@ class Asked:
         points = Grid(grid, constraint)
         host, fixed = cells.options_of(found, options, points.values)
         has_memory = cells.is_remembering(found)
-        metrics = (*_MEMORY_METRICS, *cells.CELL_METRICS) if has_memory else cells.CELL_METRICS
-        if taken := sorted({*_RESERVED, *metrics} & set(points.names)):
+        metrics = (*MEMORY_METRICS, *cells.CELL_METRICS) if has_memory else cells.CELL_METRICS
+        if taken := sorted({*RESERVED, *metrics} & set(points.names)):
             raise DataError(f"a parameter called {taken[0]!r} cannot be swept: the table has such a column. Rename it.")
         if isinstance(objective, str) and objective not in metrics:
             raise DataError(f"objective {objective!r} is no metric. Use one of {', '.join(metrics)}, or a function.")
@@ -197,7 +196,7 @@ class Asked:
                 f"{found.__name__} has no PatternMixin, so it has nothing to record. Leave registry away: trades and equity "
                 "are kept in any case; or add the mixin."
             )
-        frames = _frames(found, data, fixed)
+        frames = frames_of(found, data, fixed)
         for symbol in frames:
             cells.settings_of(found, {**fixed, "symbol": symbol if url or len(frames) > 1 else None, "registry": url})
         opened = None if url is None else PatternRegistry(url)
@@ -224,10 +223,7 @@ class Asked:
 
     def folder_of(self, given: str | Path | None) -> Path:
         """Where the folders of sweeps are."""
-        if given is not None:
-            return Path(given).absolute()
-        file = self.registry.file if self.registry is not None else None
-        return Path("results/sweeps").absolute() if file is None else file.with_name(f"{file.name}.sweeps")
+        return home_of(given, self.registry.file if self.registry is not None else None)
 
     def url(self) -> str | None:
         """The registry's URL as a process in another folder can use it."""
@@ -266,7 +262,7 @@ def _check_search(search: str, n_points: int | None, seed: int) -> None:
         raise DataError(f"seed is {seed!r}. Use a whole number from 0 on.")
 
 
-def _frames(strategy: type, data: Data | Mapping[str, Data], fixed: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+def frames_of(strategy: type, data: Data | Mapping[str, Data], fixed: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
     if not isinstance(data, Mapping):
         symbol = fixed.get("symbol", getattr(strategy, "symbol", None))
         return {symbol if isinstance(symbol, str) and symbol else "UNKNOWN": _frame(data)}
@@ -362,7 +358,7 @@ def _carried_out(course: _Course, how: How, hosts: Mapping[str, Any]) -> SweepRe
     n_all = _n_points(asked)
     line = ProgressLine(f"sweep {course.run_id[:8]}") if how.progress in (None, True) else None
     tell: Progress = line or (how.progress if callable(how.progress) else lambda *_: None)
-    crew = Crew(how.n_jobs, how.time_limit_s, how.retries, _heartbeat(asked.registry, course.run_id))
+    crew = Crew(how.n_jobs, how.time_limit_s, how.retries, heartbeat(asked.registry, course.run_id))
     done: list[Places] = []
     before = MarketFeatures.n_passes
     n_passes = 0
@@ -607,10 +603,15 @@ def resumed(folder: Folder, is_resumed: bool) -> dict[str, Any] | None:
 def start_of(asked: Asked, kept: Mapping[str, Any] | None) -> Start:
     """The registry as it is now, or as it was when the sweep began that is gone on with."""
     assert asked.registry is not None
+    return snapshot_of(asked.registry, kept)
+
+
+def snapshot_of(registry: PatternRegistry, kept: Mapping[str, Any] | None) -> Start:
+    """The same of a registry; `kept` is the manifest of the sweep that is gone on with."""
     if kept is None or kept["snapshot"] is None:
-        return read_start(asked.registry)
+        return read_start(registry)
     was = kept["snapshot"]
-    known, snapshot = asked.registry.read_snapshot(CATALOGUE.feature_set, CATALOGUE.names, through_seq=was["seq"])
+    known, snapshot = registry.read_snapshot(CATALOGUE.feature_set, CATALOGUE.names, through_seq=was["seq"])
     if snapshot.sha256 != was["sha256"]:
         raise DataError(
             f"the {was['n_patterns']} patterns that the sweep began with are no longer the same: since then one was labelled "
@@ -640,22 +641,3 @@ def _run_of(course: _Course, hosts: Mapping[str, Any]) -> Run:
         params={"sweep": searched, "host": run.params["host"], "data": run.params["data"]},
         git_diff=provenance.git_state(provenance.source_folder(asked.strategy)).diff,
     )
-
-
-def _heartbeat(registry: PatternRegistry | None, run_id: str) -> Callable[[], None]:
-    """A sign of life now and then, for those who cannot see this process."""
-    if registry is None:
-        return lambda: None
-    last = [time.monotonic()]
-
-    def beat() -> None:
-        if time.monotonic() - last[0] > _SIGN_OF_LIFE_S:
-            last[0] = time.monotonic()
-            try:
-                registry.note_alive(run_id)
-            except RegistryError as error:
-                warnings.warn(
-                    f"a sign of life of the sweep could not be recorded: {error}", RuntimeWarning, stacklevel=2
-                )
-
-    return beat
