@@ -207,6 +207,10 @@ class Asked:
                 f"{found.__name__} has no PatternMixin, so its symbols have no memory to share. Leave pooled away, or add the "
                 "mixin."
             )
+        if pooled and fixed.get("gate_model", getattr(found, "gate_model", None)) == "frozen":
+            raise DataError(
+                "a frozen model learns nothing, so there is nothing to pool. Leave pooled away, or use another gate_model."
+            )
         frames = _frames(found, data, fixed)
         for symbol in frames:
             cells.settings_of(found, {**fixed, "symbol": symbol if url or len(frames) > 1 else None, "registry": url})
