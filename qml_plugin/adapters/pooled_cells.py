@@ -12,7 +12,6 @@ import pandas as pd
 
 from qml_plugin.adapters import backtesting_host, cells
 from qml_plugin.adapters.cells import Finished, Market
-from qml_plugin.adapters.recorded_run import Cell
 from qml_plugin.adapters.run_memory import data_of
 from qml_plugin.adapters.turns import Await, Turns
 from qml_plugin.memory import PooledPast

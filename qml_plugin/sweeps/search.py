@@ -480,7 +480,7 @@ def _together(course: _Course, points: Sequence[Point]) -> list[Sequence[Point]]
 
 def _are_kept(course: _Course, points: Sequence[Point], is_resumed: bool) -> bool:
     """Whether all of the points that are run together are there already."""
-    return all([_is_kept(course, point, is_resumed) for point in points])
+    return all(_is_kept(course, point, is_resumed) for point in points)
 
 
 def _is_kept(course: _Course, point: Point, is_resumed: bool) -> bool:

@@ -93,9 +93,8 @@ def test_alone_it_knows_less_and_decides_otherwise(together):
 
 
 def test_neither_the_order_of_joining_nor_that_of_one_moment_matters(together):
-    assert len({e.known_at for m in together.values() for e in map(lambda p: p.entry, m.patterns())}) < sum(
-        len(memory.decisions) for memory in together.values()
-    ), "some entries share a moment"
+    moments = [pattern.entry.known_at for memory in together.values() for pattern in memory.patterns()]
+    assert len(set(moments)) < len(moments), "some entries share a moment"
     other = walk_together(series(), joined=["C", "B", "A"], ties=-1)
     for symbol, memory in together.items():
         assert other[symbol].decisions == memory.decisions
