@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from qml_plugin.demo.synthetic import planted_edge_market
 from qml_plugin.errors import DataError, FeatureMismatch, LookAheadError
 from qml_plugin.features import CATALOGUE
 from qml_plugin.memory import PatternMemory, Policy, PooledPast
@@ -136,6 +137,23 @@ def test_a_pool_of_one_is_a_memory_of_its_own():
     for entry in entries_of(bars):
         alone.decide(entry)
     assert walk_together({"A": bars})["A"].decisions == alone.decisions
+
+
+def test_a_gate_of_four_short_series_is_active_before_those_of_each():
+    """Markets of the demonstration, alike in what there is to learn; by itself none is long enough."""
+    markets = {f"S{i}": make_bars(planted_edge_market(1_700, seed=1_000 + i), f"S{i}") for i in range(4)}
+    entries = {symbol: cross_entries(bars, rule=BarrierRule(max_bars=24)) for symbol, bars in markets.items()}
+    judged = {}
+    for names in (*([symbol] for symbol in markets), list(markets)):
+        pool = PooledPast()
+        memories = {symbol: PatternMemory(markets[symbol], pool=pool) for symbol in names}
+        for entry in sorted((e for symbol in names for e in entries[symbol]), key=lambda e: (e.known_at, e.symbol)):
+            memories[entry.symbol].decide(entry)
+        actions = [decision.action for memory in memories.values() for decision in memory.decisions.values()]
+        judged[tuple(names)] = len(actions) - actions.count("abstain")
+    *alone, together = judged.values()
+    assert alone == [0, 0, 0, 0]
+    assert together > 10
 
 
 def test_only_what_was_taken_teaches_the_others_where_that_is_asked():
