@@ -17,6 +17,7 @@ from qml_plugin.errors import DataError
 from qml_plugin.features import MarketFeatures
 from qml_plugin.memory import PatternMemory, PooledPast
 from qml_plugin.records import BarrierRule
+from tests.adapters.hosts import Remembered
 from tests.conftest import random_walk
 from tests.sweeps.conftest import HOST
 from tests.sweeps.troubled import Cross, Plain, Troubled
@@ -34,19 +35,21 @@ def frames():
     return {"B": random_walk(360, 21), "A": random_walk(360, 22), "C": late}
 
 
-def played(frames, *, is_pooled=True, given=GIVEN):
+def played(frames, *, is_pooled=True, strategy=Cross, given=GIVEN):
     """What a point leaves on each symbol, pooled or each by itself, without a registry."""
     markets, runs, own = [], {}, {}
     for symbol, frame in frames.items():
-        bars = cells.bars_of(Cross, frame, given, symbol)
+        bars = cells.bars_of(strategy, frame, given, symbol)
         market = cells.Market(symbol, frame, bars, MarketFeatures(bars))
-        host = cells.host_of(Cross, market, HOST)
-        runs[symbol] = cells.begun_cell(Cross, market, HOST, given, backtest=host, parent_run_id=None)
+        host = cells.host_of(strategy, market, HOST)
+        runs[symbol] = cells.begun_cell(strategy, market, HOST, given, backtest=host, parent_run_id=None)
         own[symbol] = given | {"symbol": symbol}
         markets.append(market)
     if is_pooled:
-        return run_pooled(Cross, markets, HOST, own, runs, "sharpe_annual")
-    return {m.symbol: cells.run_cell(Cross, m, HOST, own[m.symbol], runs[m.symbol], "sharpe_annual") for m in markets}
+        return run_pooled(strategy, markets, HOST, own, runs, "sharpe_annual")
+    return {
+        m.symbol: cells.run_cell(strategy, m, HOST, own[m.symbol], runs[m.symbol], "sharpe_annual") for m in markets
+    }
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +108,22 @@ def test_another_future_of_one_symbol_changes_nothing_before_it(pooled):
                 n_other += mine.n_known != theirs.n_known or mine.confidence != theirs.confidence
     assert n_before > 20
     assert n_other > 3, "later decisions do depend on it"
+
+
+def test_what_is_known_is_what_has_resolved_whatever_becomes_of_orders():
+    """Orders of every kind, cancelled ones too: each decision counts what had resolved on all symbols, at its moment too."""
+    given = {"mode": "shadow", "action_share": 0.6, "barriers": BarrierRule(max_bars=6)}
+    both = {name: frame.iloc[:240].assign(Volume=1.0) for name, frame in frames().items()}
+    left = played(both, strategy=Remembered, given=given)
+    patterns = [pattern for one in left.values() for pattern in one.memory.patterns]
+    assert sum(p.outcome is None for p in patterns) > 10, "some were cancelled, or never filled"
+    resolved = np.sort([pattern.outcome.resolved_at for pattern in patterns if pattern.outcome])
+    n_at_once = 0
+    for one in left.values():
+        for pattern, decision in zip(one.memory.patterns, one.memory.decisions, strict=True):
+            assert decision.n_known == np.searchsorted(resolved, pattern.entry.known_at, side="right")
+            n_at_once += pattern.entry.known_at in resolved
+    assert n_at_once > 10
 
 
 def test_one_symbol_pooled_is_that_symbol_by_itself():
