@@ -31,7 +31,7 @@ N_SYMBOLS, N_BARS = 4, 4_000
 FAST, SLOW = 5, 20
 RULE = BarrierRule(max_bars=24)
 ALIKE_CORRELATION = 0.9
-WORLDS = {"planted": 12, "alike": 40, "walks": 40}
+WORLDS = {"planted": 12, "alike": 30, "walks": 25}
 FIRST_SEED = 100_000
 
 
