@@ -33,6 +33,7 @@ DataFile = Annotated[list[str], typer.Option("--data", metavar="[SYMBOL=]FILE", 
 GridOption = Annotated[list[str], typer.Option("--grid", metavar="NAME=VALUES", help="Values to try: atr_period=10,14,20 or min_depth_ratio=0.3:0.7:0.2. Repeat it.")]  # fmt: skip
 Jobs = Annotated[int, typer.Option("--jobs", "-j", help="Worker processes; -1 for one on each processor.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the same search that was interrupted.")]
+Pooled = Annotated[bool, typer.Option("--pooled", help="Let the symbols of a point learn from one another: one gate over all.")]  # fmt: skip
 Search = Annotated[str, typer.Option(help="grid, random, or tpe, which needs Optuna.")]
 Points = Annotated[int | None, typer.Option("--points", help="How many points of a random or TPE search.")]
 Objective = Annotated[str, typer.Option(help="Metric to maximise, such as sharpe_annual or return_frac.")]
@@ -48,7 +49,7 @@ Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write
 def sweep(
     strategy: Strategy, data: DataFile, grid: GridOption, jobs: Jobs = 1, resume: Resume = False, search: Search = "grid",
     points: Points = None, objective: Objective = "sharpe_annual", time_limit: TimeLimit = None, retries: Retries = 1,
-    seed: Seed = 0, db: Registry = None, options: Options = None, folder: Folder = None,
+    seed: Seed = 0, db: Registry = None, options: Options = None, folder: Folder = None, pooled: Pooled = False,
     out: Annotated[Path | None, typer.Option(help="Write the whole table to this .csv or .parquet file.")] = None,
     html: Html = None,
 ) -> None:  # fmt: skip
@@ -67,7 +68,7 @@ def sweep(
         arguments = _common(strategy, data, grid, options, search, jobs)
         result = run(
             *arguments[:3], n_jobs=jobs, resume=resume, search=search, n_points=points, objective=objective, registry=db,
-            time_limit_s=time_limit, retries=retries, seed=seed, folder=folder, **arguments[3],
+            time_limit_s=time_limit, retries=retries, seed=seed, folder=folder, pooled=pooled, **arguments[3],
         )  # fmt: skip
     if out is not None:
         write_table(result.table, out)

@@ -157,6 +157,8 @@ def walk_forward(
         If the windows do not fit the bars, or whatever `sweep` refuses.
     """
     _check_windows(train, test, purge, warmup)
+    if "pooled" in options:
+        raise DataError("walk_forward takes one symbol, so there is nothing to pool. Leave pooled away.")
     asked = Asked.of(
         strategy, data, grid, constraint=constraint, search=search, n_points=n_points, objective=objective, seed=seed,
         registry=registry, options={"finalize_trades": True, **options},

@@ -25,7 +25,7 @@ from joblib.externals.loky.process_executor import ProcessPoolExecutor
 
 from qml_plugin.errors import DataError, QmlError
 from qml_plugin.sweeps.failures import PointFailed, attempt, words_of
-from qml_plugin.sweeps.task import Plan, Point, prepare, run_point
+from qml_plugin.sweeps.task import Plan, prepare, run_point
 
 _IDLE_S = 300
 _WATCH_S = 0.5
@@ -155,8 +155,11 @@ class Crew:
             while self._ready:
                 self._ready.pop().release()
 
-    def run(self, plan: Plan, points: Sequence[Point], done: Callable[[int, dict[str, Any]], None]) -> None:
-        """Run points in any order; `done` is told the place and the record of each, failed ones too."""
+    def run(
+        self, plan: Plan, points: Sequence[Any], done: Callable[[int, dict[str, Any]], None],
+        call: Callable[[Plan, Any], dict[str, Any]] = run_point,
+    ) -> None:  # fmt: skip
+        """Run points in any order by `call`; `done` is told the place and the record of each, failed ones too."""
         waiting = deque((place, 1) for place in range(len(points)))
         attempts: dict[int, int] = {}
         while waiting or self._busy:
@@ -164,7 +167,7 @@ class Crew:
             while waiting and self._ready:
                 place, attempts_now = waiting.popleft()
                 attempts[place] = attempts_now
-                self._start(self._ready.pop(), place, attempt, run_point, plan, points[place])
+                self._start(self._ready.pop(), place, attempt, call, plan, points[place])
             for future in self._next_done():
                 busy = self._busy.pop(future)
                 error = future.exception()

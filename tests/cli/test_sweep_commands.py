@@ -75,6 +75,17 @@ def test_a_point_that_failed_ends_it_with_one_and_is_named(qml, script):
     assert qml(*arguments, "--resume")[0] == 1
 
 
+def test_symbols_are_pooled_where_that_is_asked(qml, script):
+    both = ("sweep", "MovingAverageCross", "--data", "X=walk.csv", "--data", "Y=walk.csv", "--grid", "fast=3", "--set", "slow=12", "--pooled", *CASH)  # fmt: skip
+    code, _, err = qml(*both, "--set", "mode=record", "--db", "sqlite:///x.db")
+    assert (code, err) == (0, "")
+    cells = [run for run in PatternRegistry("sqlite:///x.db").get_runs() if run["kind"] == "cell"]
+    assert {(run["symbol"], *run["params"]["data"]["pooled_with"]) for run in cells} == {("X", "Y"), ("Y", "X")}
+    code, _, err = qml("sweep", "mine.py:Mine", "--data", "walk.csv", "--grid", "every=5", "--pooled")
+    assert code == 1
+    assert "Mine has no PatternMixin, so its symbols have no memory to share" in err
+
+
 def test_a_shipped_strategy_is_recorded_under_its_symbol(qml, script):
     db = "sqlite:///x.db"
     code, out, _ = qml("sweep", "MovingAverageCross", "--data", "X=walk.csv", "--grid", "fast=3,5", "--set", "slow=12", "--set", "mode=record", "--db", db, *CASH)  # fmt: skip

@@ -82,3 +82,21 @@ class Cross(MovingAverageCross):
         if self.fast == self.bad_fast and Path(self.flag).exists():
             raise RuntimeError("the flag is up")
         super().init()
+
+
+class Troubled(Cross):
+    """With the mixin; what happens at a bar of the symbol called BAD."""
+
+    fast = 2
+    slow = 5
+    trouble = ""
+
+    def next(self):
+        if self.symbol == "BAD" and len(self.data) == 60:
+            if self.trouble == "raise":
+                raise ValueError("this bar is not to be had")
+            if self.trouble == "interrupt":
+                os.kill(os.getpid(), signal.SIGINT)
+            if self.trouble == "hang":
+                time.sleep(600)
+        super().next()
