@@ -120,11 +120,13 @@ def run_study(
     _refuse_if_taken(kept, manifest, description, resume)
     opened = PatternRegistry(registry)
     url = opened.url if opened.file is None else f"sqlite:///{opened.file}"
+    if opened.file is None and url.startswith("sqlite"):
+        raise DataError(f"the registry {url!r} lives in the memory of one process, and a study has many. Use a file.")
     before = manifest or {}
-    if before and before["registry"] != url:
+    if before and before["registry"] != opened.shown_url:
         raise DataError(
-            f"the study began with the registry {before['registry']}, and this is {url}. Resume with --db {before['registry']}, "
-            "or begin again with --afresh."
+            f"the study began with the registry {before['registry']}, and this is {opened.shown_url}. Resume with its --db, or "
+            "begin again with --afresh."
         )
     snapshot = before.get("snapshot") or asdict(read_start(opened).snapshot)
     found = cells_of(description, snapshot)
@@ -132,7 +134,7 @@ def run_study(
     run = _run_of(course)
     course.manifest = {
         "name": description.name, "description": description.text, "file": str(description.file), "run_id": run.run_id,
-        "registry": url, "snapshot": snapshot, "process": asdict(Process.own()), "versions": provenance.library_versions(),
+        "registry": opened.shown_url, "snapshot": snapshot, "process": asdict(Process.own()), "versions": provenance.library_versions(),
         "objective": description.objective, "false_discovery_rate": description.false_discovery_rate,
         "is_quick": description.is_quick, "fees": description.fees, "seed": description.seed,
         "git_hash": run.git_hash, "is_git_dirty": run.is_git_dirty, "started_at": before.get("started_at", run.started_at),

@@ -202,7 +202,8 @@ def validate_strategy(
     points = _points(cls, searched)
     runs = StrategyRuns(cls, fees, bool(exclusive))
     host = {"host": "qml_plugin.vrd", "fees": fees, "exclusive_orders": bool(exclusive)}
-    ledger = None if registry is None else TrialLedger(PatternRegistry(registry), cls, bars, host, seed=seed)
+    opened = None if registry is None else PatternRegistry(registry)
+    ledger = None if opened is None else TrialLedger(opened, cls, bars, host, seed=seed)
     others = [point for other in other_grids for point in _points(cls, _searched(cls, other, is_quick))]
     n_attempts = None if ledger is None else ledger.n_attempts(points, others)
     evaluate = _Remembered(runs, bars, points, ledger, n_jobs, on_progress)
@@ -224,7 +225,7 @@ def validate_strategy(
     git = provenance.git_state(provenance.source_folder(cls))
     return StrategyValidation(
         found, bars, provenance.class_path(cls), provenance.source_sha256(cls), git.commit, git.is_dirty, fees, is_quick,
-        time.time_ns() // 1000, registry, () if ledger is None else ledger.attempts(), n_attempts, gate, gate_reason,
+        time.time_ns() // 1000, None if opened is None else opened.shown_url, () if ledger is None else ledger.attempts(), n_attempts, gate, gate_reason,
         n_patterns, searched,
     )  # fmt: skip
 

@@ -156,13 +156,15 @@ def test_workers_that_die_and_strategies_that_raise_cost_their_own_cells_and_are
     assert [cell.validation["n_attempts"] for cell in cells] == [4, 4]
 
 
-def test_bars_of_another_length_are_refused_before_anything_runs(folder, tiny, tmp_path):
+def test_bars_of_another_length_and_registries_that_vanish_are_refused_before_anything_runs(folder, tiny, tmp_path):
     file = folder / "wrong.yaml"
     file.write_text(tiny.read_text().replace("timeframe: 1h", "timeframe: 30m"))
     with pytest.raises(
         DataError, match=r"wrong\.yaml: markets\[0\], AAA 30m, is refused: its bars are 1h long, not 30m"
     ):
         run_study(read_description(file), tmp_path / "study", registry=f"sqlite:///{tmp_path}/r.db")
+    with pytest.raises(DataError, match=r"the registry 'sqlite://' lives in the memory of one process"):
+        run_study(read_description(tiny), tmp_path / "study", registry="sqlite://")
     assert not (tmp_path / "study").exists()
 
 
