@@ -97,12 +97,13 @@ def _counted(
     permutations: int, grid: list[str] | None, fees: float, symbol: str | None, timeframe: str | None, data: Path | None,
     config: Path | None, out: Path, seconds: float | None, is_only_counted: bool,
 ) -> Certification:  # fmt: skip
-    from qml_plugin.vrd.certification import FAMILIES, NO_EDGE, PUBLISHED_SEED, WORLDS, Draws, OwnStrategy, certify
+    from qml_plugin.vrd.certification import FAMILIES, NO_EDGE, PUBLISHED_SEED, WORLDS, Draws, certify
     from qml_plugin.vrd.thresholds import load_thresholds
 
     searched: list[Searched]
     if strategy is not None:
         from qml_plugin.sweeps.points import parse_grid
+        from qml_plugin.vrd.certification.own_strategy import OwnStrategy
 
         searched = [OwnStrategy.of(strategy, parse_grid(grid) if grid else None, fees=fees)]
     else:

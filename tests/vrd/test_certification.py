@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from qml_plugin.errors import DataError
-from qml_plugin.vrd.certification import FAMILIES, Draws, Market, OwnStrategy, certify, judged_set, world
+from qml_plugin.vrd.certification import FAMILIES, Draws, Market, certify, judged_set, world
 from qml_plugin.vrd.certification.judging import true_sharpe
+from qml_plugin.vrd.certification.own_strategy import OwnStrategy
 from qml_plugin.vrd.evaluation import run_trials
 from qml_plugin.vrd.leakage import audit_positions
 from qml_plugin.vrd.thresholds import load_thresholds

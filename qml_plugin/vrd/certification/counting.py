@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
@@ -16,13 +16,15 @@ import orjson
 from qml_plugin.errors import DataError, QmlError
 from qml_plugin.provenance import canonical_json, library_versions, plain
 from qml_plugin.stats.inference import wilson_interval
-from qml_plugin.sweeps.workers import LokyWorker, n_workers, words_of
 from qml_plugin.vrd.certification.families import Searched
 from qml_plugin.vrd.certification.judging import JUDGES, Draws, judged_set
 from qml_plugin.vrd.certification.worlds import NO_EDGE, Market, check_worlds
 from qml_plugin.vrd.gates import GATES
 from qml_plugin.vrd.keeping import as_plain
 from qml_plugin.vrd.thresholds import Thresholds, load_thresholds
+
+if TYPE_CHECKING:
+    from qml_plugin.sweeps.workers import LokyWorker
 
 PUBLISHED_SEED = 2_000_000
 _WORDS = ("DEPLOY", "CAUTION", "REJECT", "INSUFFICIENT")
@@ -171,7 +173,7 @@ def certify(
     if not is_only_counted:
         # The cells by turns, so that a certification that was stopped is about all of them.
         waiting = [(cell, index) for index in range(n_sets) for cell in cells if index not in cell.lines]
-        _run(waiting, len(cells) * n_sets, n_workers(n_jobs), time.monotonic() + seconds, on_progress)
+        _run(waiting, len(cells) * n_sets, n_jobs, time.monotonic() + seconds, on_progress)
     counted = {(cell.world, cell.searched.name): cell.first(n_sets) for cell in cells}
     counts = [_count(*names, lines) for names, lines in counted.items() if lines]
     if len(searched) > 1:
@@ -256,7 +258,7 @@ def _run(
             cell.keep(judged_set(cell.world, cell.searched, index, *cell.of_set))
             n_done += 1
         return
-    for cell, line in _in_processes(waiting, min(n_jobs, len(waiting)), ends_at):
+    for cell, line in _in_processes(waiting, n_jobs, ends_at):
         cell.keep(line)
         n_done += 1
         tell(cell)
@@ -266,6 +268,8 @@ def _in_processes(
     waiting: Sequence[tuple[_Cell, int]], n_jobs: int, ends_at: float
 ) -> Iterator[tuple[_Cell, dict[str, Any]]]:
     """Cells and lines in the order in which they are done; workers that are at work when it ends early are ended."""
+    from qml_plugin.sweeps.workers import LokyWorker, n_workers, words_of  # with the hosts that searches run under
+
     rest = iter(waiting)
     busy: dict[Future[Any], tuple[LokyWorker, _Cell]] = {}
 
@@ -278,7 +282,7 @@ def _in_processes(
         busy[worker.submit(judged_set, cell.world, cell.searched, index, *cell.of_set)] = worker, cell
 
     try:
-        for _ in range(n_jobs):
+        for _ in range(min(n_workers(n_jobs), len(waiting))):
             begin(LokyWorker.taken())
         while busy:
             for future in wait(busy, return_when=FIRST_COMPLETED).done:

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from qml_plugin.adapters.backtesting_py import bundled_data
 from qml_plugin.bars import Bars, bars_from_frame
 from qml_plugin.compiling import kernel
 from qml_plugin.errors import DataError
@@ -231,4 +230,6 @@ def _mean_step(bars: Bars) -> int:
 
 @lru_cache
 def _bundled() -> tuple[Bars, ...]:
+    from qml_plugin.adapters.backtesting_py import bundled_data  # the host takes a second to import
+
     return tuple(bars_from_frame(bundled_data(name), symbol=name) for name in ("EURUSD", "GOOG"))
