@@ -290,7 +290,8 @@ def _costs(found: Findings, t: Thresholds) -> _Answer:
     if not len(at):
         return "INSUFFICIENT", nan, threshold, f"the costs were not stressed {t.costs_multiple:g} times", numbers
     sharpe = float(stress.sharpe[at[0]])
-    text = f"the Sharpe ratio of the excess is {sharpe:.2f} at {t.costs_multiple:g} times the costs; break-even at {stress.break_even:.1f} times"
+    even = f"break-even at {stress.break_even:.1f} times" if stress.break_even > 0 else "it loses before any costs"
+    text = f"the Sharpe ratio of the excess is {sharpe:.2f} at {t.costs_multiple:g} times the costs; {even}"
     return ("PASS" if sharpe > threshold else "FAIL"), sharpe, threshold, text, numbers
 
 
