@@ -42,9 +42,9 @@ def certify(
     permutations: Annotated[int, typer.Option("--permutations", min=0, metavar="N", help="Judge each market once more, with the whole search repeated on N permutations of its bars as the gate of selection; at least 19, 99 are usual.")] = 0,
     grid: Annotated[list[str] | None, typer.Option("--grid", metavar="NAME=VALUES", help="The search of your STRATEGY: n=10,20,40 or size=0.1:0.5:0.1; may be given again.")] = None,
     fees: Annotated[float, typer.Option(help="Of your STRATEGY: fraction of the price of each fill, slippage included.")] = 0.0005,
-    symbol: Annotated[str | None, typer.Option("--symbol", "-s", help="Name of the market in --data.")] = None,
-    timeframe: Annotated[str | None, typer.Option("--timeframe", "-t", help="Length of a bar in --data, such as 4h; inferred if absent.")] = None,
-    data: Annotated[Path | None, typer.Option("--data", metavar="FILE", help="Bars, .csv or .parquet: worlds become as long and as volatile, and real is made of their blocks.")] = None,
+    symbol: Annotated[str | None, typer.Option("--symbol", "-s", help="Market of --data, or EURUSD or GOOG, which backtesting.py ships.")] = None,
+    timeframe: Annotated[str | None, typer.Option("--timeframe", "-t", help="Length of a bar, such as 4h; inferred if absent.")] = None,
+    data: Annotated[Path | None, typer.Option("--data", metavar="FILE", help="Bars, .csv or .parquet: worlds become as long and as volatile as these, and real is made of their blocks.")] = None,
     config: Annotated[Path | None, typer.Option("--config", metavar="FILE.toml", help="Thresholds in the place of the shipped ones, key by key.")] = None,
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where finished sets are kept; they are not computed again.")] = Path("results/certify"),
     seconds: Annotated[float | None, typer.Option("--seconds", min=0, help="Begin no further market after so long.")] = None,
@@ -123,14 +123,16 @@ def _counted(
 
 
 def _market(data: Path | None, symbol: str | None, timeframe: str | None) -> Market | None:
-    if data is None:
-        if symbol is not None or timeframe is not None:
-            raise DataError("--symbol and --timeframe say what --data FILE holds; without it they have no meaning.")
+    if data is None and symbol is None:
+        if timeframe is not None:
+            raise DataError(
+                "--timeframe says how long the bars of --data or --symbol are; without these it has no meaning."
+            )
         return None
-    from qml_plugin.bars import bars_from_frame, read_bars
     from qml_plugin.vrd.certification import Market
+    from qml_plugin.vrd.strategies import market_bars
 
-    return Market.of(bars_from_frame(read_bars(data), symbol=symbol or data.stem, timeframe=timeframe))
+    return Market.of(market_bars(symbol or (data.stem if data else ""), timeframe, data))
 
 
 def _tell(found: Certification, html: Path | None, json_file: Path | None) -> None:

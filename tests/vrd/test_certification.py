@@ -158,6 +158,7 @@ def test_a_strategy_of_ones_own_is_judged_on_markets_like_the_bars_given(own):
 def test_one_that_fails_everywhere_is_insufficient(own):
     found = certify([OwnStrategy.of(own("Fails"), {"n_bars": [5, 10]})], ("null",), n_sets=1, market=SHORT, draws=FEW)
     assert found.counts[0].words["INSUFFICIENT"] == 1
+    assert "On 100 % it says INSUFFICIENT" in found.sentence()
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from qml_plugin.sweeps.workers import LokyWorker
 
 PUBLISHED_SEED = 2_000_000
+_MUCH_UNKNOWN = 0.25
 _WORDS = ("DEPLOY", "CAUTION", "REJECT", "INSUFFICIENT")
 Progress = Callable[[int, int, str], object]
 
@@ -91,9 +92,15 @@ class Certification:
             return "No market without an edge was judged."
         ours = self.no_edge.shares["ours"]
         whose = "this strategy and its search" if self.is_own else "searches"
+        unknown = self.no_edge.words["INSUFFICIENT"]
+        rest = (
+            f" On {100 * unknown:.0f} % it says INSUFFICIENT: there was too little to judge, which is no proof that it is safe."
+            if unknown > _MUCH_UNKNOWN
+            else ""
+        )
         return (
             f"Of {self.no_edge.n:,} markets without an edge, {whose} would be called DEPLOY on {ours.n_deploy:,}: "
-            f"{100 * ours.share:.1f} %, and with 95 % confidence between {100 * ours.low:.1f} and {100 * ours.high:.1f} %."
+            f"{100 * ours.share:.1f} %, and with 95 % confidence between {100 * ours.low:.1f} and {100 * ours.high:.1f} %.{rest}"
         )
 
     def as_dict(self) -> dict[str, Any]:
