@@ -144,7 +144,8 @@ def test_periods_have_dates_and_parameters_stand_where_something_was_searched(fo
     html = render_dossier(found)
     text = " ".join(Document(html).text.split())
     first = found.validation.walk.bar[0]
-    assert f"period 1 {np.datetime64(int(found.bars.opened_at[first]), 'us').astype('datetime64[D]')}" in text
+    day = np.datetime64(int(found.bars.opened_at[first]), "us").astype("datetime64[D]")
+    assert f'<th scope="row">period 1</th><td class="when">{day}</td>' in html
     assert "the parameters that were best before it are traded" in text
     assert text.count("Parameters") > Document(render_dossier(_unsearched(found))).text.count("Parameters")
 
