@@ -10,6 +10,7 @@ import typer
 
 from qml_plugin import __version__
 from qml_plugin.cli.audit import audit
+from qml_plugin.cli.certify import certify
 from qml_plugin.cli.decisions import decisions
 from qml_plugin.cli.engines import compare_engines
 from qml_plugin.cli.features import features_app, warmup
@@ -112,6 +113,7 @@ def stats(db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
 
 
 app.command()(vrd)
+app.command()(certify)
 app.command()(audit)
 app.command()(similar)
 app.command()(setups)

@@ -536,6 +536,31 @@ def _searched(cls: type, grid: Mapping[str, Sequence[Any]] | None, is_quick: boo
     return {name: _around(numbers[name]) for name in list(numbers)[:_N_SEARCHED]}
 
 
+def search_points(cls: type, grid: Mapping[str, Sequence[Any]] | None = None) -> list[dict[str, Any]]:
+    """All parameters that `validate_strategy` would try, one mapping a trial.
+
+    Parameters
+    ----------
+    cls : type
+    grid : mapping of str to sequence, optional
+        As `validate_strategy` takes it.
+
+    Returns
+    -------
+    list of dict
+
+    Point in time
+    -------------
+    Reads no market.
+
+    Raises
+    ------
+    DataError
+        If there is no such parameter, or the grid is empty or too large.
+    """
+    return _points(cls, _searched(cls, grid, False))
+
+
 def _around(value: float) -> tuple[float, ...]:
     moved = [factor * value for factor in _SEARCH_FACTORS]
     if isinstance(value, int):
