@@ -345,6 +345,9 @@ class _Course:
                 start = self._start_of(market)
                 features = None
                 for places in _batches(search.places, len(market.bars)):
+                    if self.records:
+                        # vectorbt's portfolios hold themselves, and the collector does not see what their arrays weigh.
+                        gc.collect()
                     waiting = list(self._waiting(market, start, places))
                     if waiting and features is None and search.has_memory:
                         features = MarketFeatures(market.bars)
@@ -355,8 +358,6 @@ class _Course:
                         except Exception as error:  # noqa: BLE001 the point fails, the others go on
                             self._keep_failure(run, error)
                     self._play(market, cells)
-                    # vectorbt's portfolios hold themselves, and their arrays weigh more than the collector can see.
-                    gc.collect()
                     n_failed = sum(record["status"] == "failed" for record in self.records.values())
                     tell(len(self.records), n_all, f"{n_failed} failed" if n_failed else "")
         metrics = (*MEMORY_METRICS, *METRICS) if search.has_memory else METRICS

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import sqlite3
+from contextlib import closing
 
 import numpy as np
 import pandas as pd
@@ -40,18 +42,25 @@ def columns_of(bars=BARS, symbols=()):
     ]
 
 
-def taught(path):
-    """A registry with a past before the bars, so that entries are scored."""
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    """Makes registries with the same past before the bars, so that entries are scored."""
     early = random_walk(600, 9)
     early.index = early.index - pd.Timedelta(days=60)
-    url = f"sqlite:///{path}"
+    first = tmp_path_factory.mktemp("taught") / "r.db"
     asked = cross(early, 2, 5)
-    old = gate_signals(early, **asked, symbol="OLD", registry=url, mode="record")
+    old = gate_signals(early, **asked, symbol="OLD", registry=f"sqlite:///{first}", mode="record")
     old.record(old.portfolio())
-    return url
+
+    def copied(path):
+        with closing(sqlite3.connect(first)) as database:
+            database.execute("VACUUM INTO ?", (str(path),))
+        return f"sqlite:///{path}"
+
+    return copied
 
 
-def test_columns_of_one_call_are_cells_of_a_search_as_each_would_be_alone(tmp_path):
+def test_columns_of_one_call_are_cells_of_a_search_as_each_would_be_alone(tmp_path, taught):
     url = taught(tmp_path / "r.db")
     longs, shorts = columns_of()
     common = {**STOPS, "symbol": "X", "mode": "gate"}
@@ -135,7 +144,7 @@ def test_columns_that_are_no_search_are_refused(tmp_path):
         sweep_of(two, shared, folder=tmp_path)
 
 
-def test_a_sweep_of_signals_is_the_same_whatever_is_played_at_once(tmp_path, monkeypatch):
+def test_a_sweep_of_signals_is_the_same_whatever_is_played_at_once(tmp_path, taught, monkeypatch):
     url = taught(tmp_path / "r.db")
     about = {"symbol": "X", "mode": "shadow", "folder": tmp_path, "progress": False}
     result = sweep_signals(cross, BARS, GRID, registry=url, **about)
@@ -232,7 +241,7 @@ def test_a_point_that_fails_fails_alone(tmp_path):
     assert (search["status"], search["error"]) == ("failed", "2 of 6 points failed")
 
 
-def test_changing_the_future_changes_nothing_that_was_decided_or_traded_before(tmp_path):
+def test_changing_the_future_changes_nothing_that_was_decided_or_traded_before(tmp_path, taught):
     cut = 200
     changed = BARS.copy()
     changed.iloc[cut:] = random_walk(300, 77).iloc[cut:].to_numpy()
