@@ -6,10 +6,12 @@ import contextvars
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from typing import Any
 
 Await = Callable[[int], None]
 _Key = tuple[int, str]
+_LONGEST_WAIT_S = 0.5
 
 
 class Stopped(BaseException):
@@ -20,7 +22,7 @@ class Stopped(BaseException):
 class _Call:
     name: str
     function: Callable[[Await], Any]
-    go: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    go: SimpleQueue[None] = field(default_factory=SimpleQueue)
     thread: threading.Thread | None = None
     moment: int | None = None  # it waits for; None before its first, and when it is done
     until: _Key | None = None  # earliest of what the others wait for, None while that is not known
@@ -46,7 +48,8 @@ class Turns:
     def __init__(self, after_turn: Callable[[str], None] = lambda name: None) -> None:
         self._after_turn = after_turn
         self._is_stopping = False
-        self._back = threading.Semaphore(0)
+        # No semaphore: an interrupt may reach its Python code with a lock in hand, and the calls would wait for ever.
+        self._back: SimpleQueue[None] = SimpleQueue()
 
     def run(self, functions: Mapping[str, Callable[[Await], Any]]) -> dict[str, Any]:
         """Run functions to their end, and give what they return.
@@ -85,12 +88,21 @@ class Turns:
             call.thread = threading.Thread(target=inherited.run, args=(self._carry_out, call), daemon=True)
             call.thread.start()
         else:
-            call.go.release()
-        self._back.acquire()
+            call.go.put(None)
+        self._wait()
         self._after_turn(call.name)
         if call.error is not None:
             call.error.add_note(f"in {call.name}")
             raise call.error
+
+    def _wait(self) -> None:
+        """Until the call that runs gives way. A signal that comes just before a wait does not end it, so none is long."""
+        while True:
+            try:
+                self._back.get(timeout=_LONGEST_WAIT_S)
+            except Empty:
+                continue
+            return
 
     def _carry_out(self, call: _Call) -> None:
         def await_turn(moment: int) -> None:
@@ -98,8 +110,8 @@ class Turns:
             call.moment = moment
             if call.until is not None and call.key < call.until:
                 return
-            self._back.release()
-            call.go.acquire()
+            self._back.put(None)
+            call.go.get()
             self.stop_if_told()
 
         try:
@@ -107,13 +119,13 @@ class Turns:
         except BaseException as error:  # noqa: BLE001 raised again by whoever waits for it
             call.error = error
         call.is_done = True
-        self._back.release()
+        self._back.put(None)
 
     def _stop(self, calls: list[_Call]) -> None:
         """Leave no thread behind."""
         self._is_stopping = True
-        threads = [call.thread for call in calls if call.thread is not None]
+        threads = [call.thread for call in calls if call.thread is not None and call.thread.ident is not None]
         for call in calls:
-            call.go.release()
+            call.go.put(None)
         for thread in threads:
             thread.join()
