@@ -275,7 +275,8 @@ def _in_processes(
     waiting: Sequence[tuple[_Cell, int]], n_jobs: int, ends_at: float
 ) -> Iterator[tuple[_Cell, dict[str, Any]]]:
     """Cells and lines in the order in which they are done; workers that are at work when it ends early are ended."""
-    from qml_plugin.sweeps.workers import LokyWorker, n_workers, words_of  # with the hosts that searches run under
+    from qml_plugin.sweeps.failures import words_of
+    from qml_plugin.sweeps.workers import LokyWorker, n_workers  # with the hosts that searches run under
 
     rest = iter(waiting)
     busy: dict[Future[Any], tuple[LokyWorker, _Cell]] = {}
