@@ -20,8 +20,8 @@ from qml_plugin.errors import DataError, LookAheadError, QmlError, RegistryError
 from qml_plugin.features import CATALOGUE, MarketFeatures
 from qml_plugin.features.catalogue import difference
 from qml_plugin.gate.predictor import XGBoostPredictor
-from qml_plugin.memory import PatternMemory
-from qml_plugin.records import Decision, FloatArray, KnownPatterns, Pattern, Run, TrialEntries
+from qml_plugin.memory import PatternMemory, PooledPast
+from qml_plugin.records import Decision, Entry, FloatArray, KnownPatterns, Pattern, Run, TrialEntries
 from qml_plugin.registry import PatternRegistry, Snapshot
 from qml_plugin.registry.trial_rows import rows_of_run, trial_entries
 
@@ -76,9 +76,9 @@ def nothing_recorded() -> Iterator[None]:
         _is_recording.reset(token)
 
 
-def registry_of(url: str | None) -> PatternRegistry | None:
+def registry_of(url: str | None, *, create: bool = True) -> PatternRegistry | None:
     """The registry of a run, None where it has none or nothing is to be recorded now."""
-    return PatternRegistry(url) if url is not None and _is_recording.get() else None
+    return PatternRegistry(url, create=create) if url is not None and _is_recording.get() else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +86,16 @@ class Cell:
     """What a run is given by the search that it is a cell of; it records nothing before `RecordedRun.commit` is called.
 
     ``run`` is its record as of its start. ``start`` is the snapshot that all cells share, None where this one asks for
-    none.
+    none. ``pool`` is the past that it shares with the runs of other symbols, and ``await_turn(known_at)`` returns when none of
+    them has an earlier entry.
     """
 
     run: Run
     bars: Bars
     start: Start | None = None
     market: MarketFeatures | None = None
+    pool: PooledPast | None = None
+    await_turn: Callable[[int], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,13 +214,11 @@ class RecordedRun:
     ) -> None:
         self._settings, self._strategy_name, self._bars, self._tz = settings, strategy_name, bars, tz
         self._cell = cell
-        self._registry = registry_of(settings.registry)
+        # That of a search is there from its start: a new one in its place would hide that rows were lost.
+        self._registry = registry_of(settings.registry, create=cell is None)
+        pool = cell.pool if cell and cell.pool else PooledPast(start.known if start else None, settings.policy)
         self._memory: PatternMemory | None = PatternMemory(
-            bars,
-            start.known if start else None,
-            settings.policy,
-            frozen=start.frozen if start else None,
-            market=market,
+            bars, frozen=start.frozen if start else None, market=market, pool=pool
         )
         self._decisions = self._memory.decisions
         self.patterns: list[Pattern] = []
@@ -277,6 +278,11 @@ class RecordedRun:
         if self._memory is not None:
             raise LookAheadError("a trial reads outcomes, so there is one after the run only.")
         return trial_entries(f"run {self.run.run_id}", rows_of_run(self.patterns, self.decisions))
+
+    def _await_turn(self, entry: Entry) -> None:
+        """Wait until no entry of a run that shares this one's past comes before this one."""
+        if self._cell is not None and self._cell.await_turn is not None:
+            self._cell.await_turn(entry.known_at)
 
     def _note_alive(self) -> None:
         if self._beat is not None:

@@ -24,10 +24,11 @@ from qml_plugin.registry.trial_rows import stored_rows, trial_entries
 _RUNS = experiments.c
 # A run on a host that cannot be seen from here counts as dead when it has been silent for this long.
 SILENT = timedelta(hours=1)
-# A sweep is no trial of its own: its cells are.
-SWEEP = "sweep"
+# A sweep or a study is no trial of its own: its cells are.
+NO_TRIALS = ("sweep", "study")
 STATES = ("running", "finished", "failed", "interrupted")
 _LONGEST_ID = 200
+_IDS_AT_ONCE = 500
 _LATEST_FIRST = (sa.func.coalesce(_RUNS.finished_at, _RUNS.started_at).desc(), _RUNS.run_id)
 
 
@@ -177,6 +178,21 @@ class RunLedger:
         conditions = [column == value for column, value in asked if value is not None]
         with self._database.read() as connection:
             return list(newest_runs(connection, limit, *conditions))
+
+    def finished_of(self, run_ids: Sequence[str]) -> set[str]:
+        """Those of some runs that are recorded as finished.
+
+        Parameters
+        ----------
+        run_ids : sequence of str
+            Whole ids.
+        """
+        found: set[str] = set()
+        with self._database.read() as connection:
+            for first in range(0, len(run_ids), _IDS_AT_ONCE):
+                is_asked = _RUNS.run_id.in_(run_ids[first : first + _IDS_AT_ONCE])
+                found |= set(connection.scalars(sa.select(_RUNS.run_id).where(is_asked, _RUNS.status == "finished")))
+        return found
 
     def get_decisions(self, run_id: str) -> list[dict[str, Any]]:
         """What a run decided, by ``pattern_id``.
@@ -391,7 +407,7 @@ def _keep_diff(connection: sa.Connection, run: Run) -> None:
 
 
 def _n_trials(connection: sa.Connection, strategy_name: str, data_hash: str) -> int:
-    is_trial = (_RUNS.strategy_name == strategy_name, _RUNS.data_hash == data_hash, _RUNS.kind != SWEEP)
+    is_trial = (_RUNS.strategy_name == strategy_name, _RUNS.data_hash == data_hash, _RUNS.kind.not_in(NO_TRIALS))
     return int(connection.scalar(sa.select(sa.func.count()).select_from(experiments).where(*is_trial)) or 0)
 
 

@@ -7,6 +7,7 @@ import gc
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from qml_plugin.features import CATALOGUE, MarketFeatures
 from qml_plugin.records import Run
 from qml_plugin.registry import PatternRegistry
 from qml_plugin.sweeps.columns import check_objective, kept_record, manifest_of, name_of
+from qml_plugin.sweeps.failures import words_of
 from qml_plugin.sweeps.folder import Folder, home_of
 from qml_plugin.sweeps.points import Grid, Places, Point
 from qml_plugin.sweeps.progress import Progress, ProgressLine
@@ -50,7 +52,6 @@ from qml_plugin.sweeps.search import (
     resumed,
     snapshot_of,
 )
-from qml_plugin.sweeps.workers import words_of
 
 # So many prices of one kind are held at once, whatever the size of the grid, and never more columns than these.
 _VALUES_AT_ONCE = 500_000
@@ -339,27 +340,26 @@ class _Course:
         tell: Progress = line or (progress if callable(progress) else lambda *_: None)
         n_all, before = len(search.places) * len(search.markets), MarketFeatures.n_passes
         beat = heartbeat(search.registry, self.sweep_id)
-        for market in search.markets.values():
-            start = self._start_of(market)
-            features = None
-            for places in _batches(search.places, len(market.bars)):
-                if self.records:
-                    # vectorbt's portfolios hold themselves, and the collector does not see what their arrays weigh.
-                    gc.collect()
-                waiting = list(self._waiting(market, start, places))
-                if waiting and features is None and search.has_memory:
-                    features = MarketFeatures(market.bars)
-                cells = []
-                for run, point in waiting:
-                    try:
-                        cells.append(self._decided(market, run, point, start, features, beat))
-                    except Exception as error:  # noqa: BLE001 the point fails, the others go on
-                        self._keep_failure(run, error)
-                self._play(market, cells)
-                n_failed = sum(record["status"] == "failed" for record in self.records.values())
-                tell(len(self.records), n_all, f"{n_failed} failed" if n_failed else "")
-        if line is not None:
-            line.close()
+        with line or nullcontext():
+            for market in search.markets.values():
+                start = self._start_of(market)
+                features = None
+                for places in _batches(search.places, len(market.bars)):
+                    if self.records:
+                        # vectorbt's portfolios hold themselves, and the collector does not see what their arrays weigh.
+                        gc.collect()
+                    waiting = list(self._waiting(market, start, places))
+                    if waiting and features is None and search.has_memory:
+                        features = MarketFeatures(market.bars)
+                    cells = []
+                    for run, point in waiting:
+                        try:
+                            cells.append(self._decided(market, run, point, start, features, beat))
+                        except Exception as error:  # noqa: BLE001 the point fails, the others go on
+                            self._keep_failure(run, error)
+                    self._play(market, cells)
+                    n_failed = sum(record["status"] == "failed" for record in self.records.values())
+                    tell(len(self.records), n_all, f"{n_failed} failed" if n_failed else "")
         metrics = (*MEMORY_METRICS, *METRICS) if search.has_memory else METRICS
         records = [self.records[run_id] for run_id in self.run_ids]
         table = point_table(search.grid, search.places, search.symbols, self.run_ids, records, metrics)

@@ -56,13 +56,13 @@ _loaded: dict[Path, _Loaded] = {}
 def prepare(plan: Plan) -> int:
     """Load what all points share; the number of times that features were computed for it."""
     before = MarketFeatures.n_passes
-    _shared(plan)
+    loaded(plan)
     return MarketFeatures.n_passes - before
 
 
 def run_point(plan: Plan, point: Point) -> dict[str, Any]:
     """Run a point and keep what it leaves: its tables, its batch in the registry, and last its record, which is returned."""
-    strategy, markets, facts = _shared(plan)
+    strategy, markets, facts = loaded(plan)
     before = MarketFeatures.n_passes
     given = {**plan.fixed, **point.params}
     run = replace(point.run, git_diff=facts["git_diff"])
@@ -70,23 +70,28 @@ def run_point(plan: Plan, point: Point) -> dict[str, Any]:
     if has_memory:
         given |= {"symbol": point.symbol, "registry": plan.registry}
     done = cells.run_cell(strategy, markets[point.symbol], plan.host, given, run, plan.objective)
-    record = {
+    folder = Folder(plan.folder)
+    record = with_tables_kept(folder, run.run_id, done) | {"n_feature_passes": MarketFeatures.n_passes - before}
+    if done.memory is not None:
+        done.memory.commit()
+    folder.write_cell(run.run_id, record)
+    return record
+
+
+def with_tables_kept(folder: Folder, run_id: str, done: cells.Finished) -> dict[str, Any]:
+    """The record of a point that has finished, once its tables are in the folder."""
+    return {
         "status": "finished",
         "metrics": finite(done.metrics),
         **{"objective": finite({"": done.objective})[""]},
         "error": None,
         "warned": list(done.warned),
-        "n_feature_passes": MarketFeatures.n_passes - before,
+        "sha256": folder.write_tables(run_id, {"trades": done.trades, "equity": done.equity}),
     }
-    folder = Folder(plan.folder)
-    hashes = folder.write_tables(run.run_id, {"trades": done.trades, "equity": done.equity})
-    if done.memory is not None:
-        done.memory.commit()
-    folder.write_cell(run.run_id, record | {"sha256": hashes})
-    return record
 
 
-def _shared(plan: Plan) -> _Loaded:
+def loaded(plan: Plan) -> _Loaded:
+    """The strategy, the markets by symbol, and the facts that all points share; read once in each process."""
     if plan.shared not in _loaded:
         sys.path += [place for place in plan.path if place not in sys.path]
         if plan.feature_set != CATALOGUE.feature_set:

@@ -24,7 +24,8 @@ import joblib
 from joblib.externals.loky.process_executor import ProcessPoolExecutor
 
 from qml_plugin.errors import DataError, QmlError
-from qml_plugin.sweeps.task import Plan, Point, prepare, run_point
+from qml_plugin.sweeps.failures import PointFailed, attempt, words_of
+from qml_plugin.sweeps.task import Plan, prepare, run_point
 
 _IDLE_S = 300
 _WATCH_S = 0.5
@@ -154,8 +155,11 @@ class Crew:
             while self._ready:
                 self._ready.pop().release()
 
-    def run(self, plan: Plan, points: Sequence[Point], done: Callable[[int, dict[str, Any]], None]) -> None:
-        """Run points in any order; `done` is told the place and the record of each, failed ones too."""
+    def run(
+        self, plan: Plan, points: Sequence[Any], done: Callable[[int, dict[str, Any]], None],
+        call: Callable[[Plan, Any], dict[str, Any]] = run_point,
+    ) -> None:  # fmt: skip
+        """Run points in any order by `call`; `done` is told the place and the record of each, failed ones too."""
         waiting = deque((place, 1) for place in range(len(points)))
         attempts: dict[int, int] = {}
         while waiting or self._busy:
@@ -163,7 +167,7 @@ class Crew:
             while waiting and self._ready:
                 place, attempts_now = waiting.popleft()
                 attempts[place] = attempts_now
-                self._start(self._ready.pop(), place, run_point, plan, points[place])
+                self._start(self._ready.pop(), place, attempt, call, plan, points[place])
             for future in self._next_done():
                 busy = self._busy.pop(future)
                 error = future.exception()
@@ -177,7 +181,7 @@ class Crew:
                     done(busy.place, record)
                     continue
                 self._after_failure(busy.worker, error)
-                self._again_or_failed(busy.place, attempts[busy.place], words_of(error), waiting, done)
+                self._again_or_failed(busy.place, attempts[busy.place], _told(error), waiting, done)
             for place in self._end_late():
                 error_text = f"TimeLimit: it took longer than time_limit_s={self.time_limit_s:g} and was ended"
                 self._again_or_failed(place, attempts[place], error_text, waiting, done)
@@ -222,16 +226,17 @@ class Crew:
             if isinstance(error, QmlError):
                 raise error
             raise DataError(
-                f"a worker cannot load the search: {words_of(error)}. The strategy's module must be importable there, and "
+                f"a worker cannot load the search: {_told(error)}. The strategy's module must be importable there, and "
                 "parameters, objective and options must be picklable."
             ) from error
         self._n_false_starts += 1
         if self._n_false_starts >= _MOST_FALSE_STARTS * self.n_jobs:
-            raise QmlError(f"no worker can be started: {words_of(error)}. Use fewer jobs, or n_jobs=1.") from error
+            raise QmlError(f"no worker can be started: {_told(error)}. Use fewer jobs, or n_jobs=1.") from error
 
     def _after_failure(self, worker: Worker, error: BaseException) -> None:
         """Use a worker again unless it has died, or may be short of memory or disk since."""
-        if isinstance(error, (BrokenProcessPool, MemoryError, OSError)) and not isinstance(worker, InProcess):
+        is_spent = not isinstance(error, PointFailed) or error.is_short
+        if is_spent and not isinstance(worker, InProcess):
             worker.end()
         else:
             self._ready.append(worker)
@@ -261,13 +266,13 @@ def n_workers(n_jobs: int) -> int:
     return n_jobs if n_jobs > 0 else max(1, joblib.cpu_count() + 1 + n_jobs)
 
 
-def words_of(error: BaseException) -> str:
-    """An error in a line, the same whatever the process that it came from."""
+def _told(error: BaseException) -> str:
+    """The error of a point, or of its worker, in a line."""
+    if isinstance(error, PointFailed):
+        return error.text
     if isinstance(error, BrokenProcessPool):
         codes = str(error).rpartition("{")[2].partition("}")[0]
         return f"WorkerDied: its process was ended ({codes or 'no exit code'}), perhaps for want of memory"
     if isinstance(error, PicklingError):
         return f"PicklingError: {str(error).splitlines()[0] if str(error) else 'a value cannot be pickled'}"
-    notes = " ".join(getattr(error, "__notes__", []))
-    first = " ".join(str(error).split())
-    return f"{type(error).__name__}: {first}" + (f" ({notes})" if notes else "")
+    return words_of(error)
