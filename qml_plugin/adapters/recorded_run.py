@@ -188,6 +188,25 @@ def begun_run(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a run that has ended leaves in a registry. It pickles, so that another process can write it."""
+
+    run: Run
+    patterns: list[Pattern]
+    decisions: list[Decision]
+    returns: dict[str, float | None]
+    tz: str | None
+
+    def save(self, registry: PatternRegistry, bars: Bars) -> None:
+        """Store it in one transaction; `bars` are those of the run."""
+        try:
+            registry.save_run(self.run, self.patterns, self.decisions, self.returns, bars=bars, tz=self.tz)
+        except QmlError as failure:
+            failure.add_note("The backtest itself ran to its end; only its record is missing. Run it again.")
+            raise
+
+
 class RecordedRun:
     """One run of one strategy on one series: its memory, and its record from the start to the end.
 
@@ -314,11 +333,11 @@ class RecordedRun:
         """Store what a run that has ended leaves in the registry, in one transaction; nothing where it has none."""
         registry, self._registry, self._cell = self._registry, None, None
         if registry is not None:
-            try:
-                registry.save_run(self.run, self.patterns, self.decisions, self.returns, bars=self._bars, tz=self._tz)
-            except QmlError as failure:
-                failure.add_note("The backtest itself ran to its end; only its record is missing. Run it again.")
-                raise
+            self.batch().save(registry, self._bars)
+
+    def batch(self) -> Batch:
+        """What a run that has ended leaves."""
+        return Batch(self.run, self.patterns, self.decisions, self.returns, self._tz)
 
     def _counts(self) -> dict[str, object]:
         """How many entries there were, and what was done with them."""

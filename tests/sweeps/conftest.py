@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from qml_plugin.sweeps.workers import LokyWorker
+from qml_plugin.sweeps.loky_workers import LokyWorker
 from tests.conftest import random_walk
 
 HOST = {"cash": 1_000_000, "exclusive_orders": True, "finalize_trades": True}
