@@ -24,6 +24,7 @@ from qml_plugin.sweeps.workers import ENVIRONMENT
 _LOOK_S = 0.5
 _MOST_WAIT_S = 30.0
 _RESTART_S = 30.0
+_SEND_S = 10.0
 _GOODBYE_S = 1.0
 
 
@@ -89,8 +90,10 @@ class Dask:
         except (OSError, TimeoutError, RuntimeError) as error:
             raise QmlError(f"the Dask scheduler does not answer: {error}. Start it again, and resume.") from error
         self._looked_at = time.monotonic()
-        for address in [address for address in self._taken if address not in self._workers]:
-            self._taken.pop(address).lose()
+        for address, worker in list(self._taken.items()):
+            if address not in self._workers:
+                self.give_back(address)
+                worker.lose()
 
     def close(self) -> None:
         for ending in self._endings:
@@ -107,7 +110,7 @@ class Dask:
 
     def submit(self, address: str, content: bytes, path: tuple[str, ...]) -> Any:
         """A future of Dask of a call on one worker."""
-        data = self._client.scatter([content], workers=[address], hash=False)[0]
+        data = self._client.scatter([content], workers=[address], hash=False, timeout=_SEND_S)[0]
         return self._client.submit(attempt, path, data, workers=[address], pure=False, retries=0)
 
     def restart(self, address: str) -> None:
@@ -122,6 +125,7 @@ class Dask:
         def restart() -> None:
             with suppress(Exception):  # it has gone already, or the scheduler has
                 client.restart_workers([address], timeout=_RESTART_S, raise_for_error=False)
+            self.give_back(address)  # where a worker keeps its port
 
         ending = threading.Thread(target=restart, daemon=True)
         ending.start()
@@ -166,18 +170,26 @@ class _DaskWorker:
         self._of, self._address = of, address
         self._future: Future[Any] = Future()
         self._task: Any = None
+        self._is_lost = False
 
     def submit(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
         future: Future[Any] = Future()
         self._future = future
+        if self._is_lost:
+            died(future)
+            return future
         try:
             self._task = self._of.submit(self._address, sent(call, arguments), arguments[0].path)
             self._task.add_done_callback(lambda task: _passed_on(task, future))
+        except (OSError, TimeoutError):
+            died(future, "it cannot be reached")
         except Exception as error:  # noqa: BLE001 whoever asks for the result gets it
             answer(future, (None, error))
         return future
 
     def end(self) -> None:
+        if self._is_lost:
+            return
         if self._task is not None:
             self._task.cancel()
         self._of.restart(self._address)
@@ -187,6 +199,7 @@ class _DaskWorker:
 
     def lose(self) -> None:
         """Its process is gone."""
+        self._is_lost = True
         died(self._future)
         if self._task is not None:
             self._task.cancel()

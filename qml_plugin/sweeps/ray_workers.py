@@ -1,4 +1,4 @@
-"""Workers of a Ray cluster: the one that is connected to or runs on this machine, or one started here."""
+"""Workers of a Ray cluster: the one that is connected, one by its address, or one started here."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Ray:
     ----------
     n_jobs : int, optional
         The most actors; as many as the cluster has processors unless given. Where no cluster is connected, the one that
-        ``RAY_ADDRESS`` names or that runs on this machine is; otherwise one is started here, which ends with the search.
+        ``RAY_ADDRESS`` names is; without that one is started here, which ends with the search.
     """
 
     is_local = False
@@ -108,17 +108,19 @@ class _RayWorker:
 
 
 def _start(ray: Any, n_processors: int) -> None:
-    """Connect to the cluster that the environment names or that runs here, or start one."""
+    """Connect to the cluster that the environment names, or start one."""
     quiet = {"log_to_driver": False, "logging_level": "CRITICAL"}
-    try:
-        ray.init(address="auto", **quiet)
-    except ConnectionError as error:
-        if address := os.environ.get("RAY_ADDRESS"):
-            raise QmlError(
-                f"no Ray cluster answers at {address}: {error}. Start one (ray start --head), or mend RAY_ADDRESS."
-            ) from error
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody of a search
         ray.init(address="local", num_cpus=n_processors, include_dashboard=False, **quiet)
+        return
+    try:
+        ray.init(address=address, **quiet)
+    except ConnectionError as error:
+        raise QmlError(
+            f"no Ray cluster answers at {address}: {error}. Start one (ray start --head), or mend RAY_ADDRESS."
+        ) from error
 
 
 def _with_own_signals(call: Callable[[], None]) -> None:
