@@ -189,7 +189,7 @@ def run_cell(
     run: Run,
     objective: str | Callable[[pd.Series], float],
 ) -> Finished:
-    """Run one point; what it leaves for the registry waits for ``memory.commit()``."""
+    """Run one point; what it leaves for the registry is ``memory.batch()``."""
     has_memory = is_remembering(strategy)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

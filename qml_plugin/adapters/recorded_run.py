@@ -83,7 +83,7 @@ def registry_of(url: str | None) -> PatternRegistry | None:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What a run is given by the search that it is a cell of; it records nothing before `RecordedRun.commit` is called.
+    """What a run is given by the search that it is a cell of. The search records it: see `RecordedRun.batch`.
 
     ``run`` is its record as of its start. ``start`` is the snapshot that all cells share, None where this one asks for
     none.
@@ -229,8 +229,7 @@ class RecordedRun:
         cell: Cell | None = None,
     ) -> None:
         self._settings, self._strategy_name, self._bars, self._tz = settings, strategy_name, bars, tz
-        self._cell = cell
-        self._registry = registry_of(settings.registry)
+        self._registry = None if cell else registry_of(settings.registry)
         self._memory: PatternMemory | None = PatternMemory(
             bars,
             start.known if start else None,
@@ -243,7 +242,7 @@ class RecordedRun:
         self.returns: dict[str, float | None] = {}
         self.run = cell.run if cell else begun_run(settings, strategy_name, bars, params, origin, start)
         self._noted_at = self.run.started_at
-        if self._registry is not None and cell is None:
+        if self._registry is not None:
             self._registry.start_run(self.run)
 
     @property
@@ -298,7 +297,7 @@ class RecordedRun:
 
     def _note_alive(self) -> None:
         """Now and then a sign of life, for those who cannot see this process."""
-        if self._registry is not None and self._cell is None and now_us() - self._noted_at > _SIGN_OF_LIFE_US:
+        if self._registry is not None and now_us() - self._noted_at > _SIGN_OF_LIFE_US:
             self._noted_at = now_us()
             try:
                 self._registry.note_alive(self.run.run_id)
@@ -326,17 +325,12 @@ class RecordedRun:
             error=None if error is None else f"{type(error).__name__}: {error}",
         )
         self._memory = None
-        if self._cell is None:
-            self.commit()
-
-    def commit(self) -> None:
-        """Store what a run that has ended leaves in the registry, in one transaction; nothing where it has none."""
-        registry, self._registry, self._cell = self._registry, None, None
+        registry, self._registry = self._registry, None
         if registry is not None:
             self.batch().save(registry, self._bars)
 
     def batch(self) -> Batch:
-        """What a run that has ended leaves."""
+        """What a run that has ended leaves in a registry."""
         return Batch(self.run, self.patterns, self.decisions, self.returns, self._tz)
 
     def _counts(self) -> dict[str, object]:
