@@ -149,8 +149,8 @@ class Dask:
         if address is None:
             n_workers = self._asked or joblib.cpu_count()
             self._cluster = self._distributed.LocalCluster(
-                n_workers=n_workers, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0,
-                silence_logs=_SILENT, env=ENVIRONMENT,
+                n_workers=n_workers, threads_per_worker=1, processes=True, memory_limit=0, silence_logs=_SILENT, env=ENVIRONMENT,
+                dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": False},
             )  # fmt: skip
         try:
             self._client = self._distributed.Client(self._cluster or address, set_as_default=False)
@@ -175,16 +175,18 @@ class _DaskWorker:
     def submit(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
         future: Future[Any] = Future()
         self._future = future
-        if self._is_lost:
-            died(future)
-            return future
         try:
-            self._task = self._of.submit(self._address, sent(call, arguments), arguments[0].path)
-            self._task.add_done_callback(lambda task: _passed_on(task, future))
-        except (OSError, TimeoutError):
-            died(future, "it cannot be reached")
+            content = sent(call, arguments)
         except Exception as error:  # noqa: BLE001 whoever asks for the result gets it
             answer(future, (None, error))
+            return future
+        try:
+            if self._is_lost:
+                raise KeyError(self._address)
+            self._task = self._of.submit(self._address, content, arguments[0].path)
+            self._task.add_done_callback(lambda task: _passed_on(task, future))
+        except (KeyError, OSError, TimeoutError):  # what Dask says of a worker that it does not know, or cannot reach
+            died(future)
         return future
 
     def end(self) -> None:
