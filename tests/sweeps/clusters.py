@@ -12,8 +12,8 @@ from tests.registry.postgresql_server import schema_of_its_own, server
 from tests.sweeps.conftest import HOST
 from tests.sweeps.once import Once
 
-GRID = {"trouble": ["", "kill", "hang", "raise"], "fast": [3, 5]}
-LIMIT_S = 8.0
+GRID = {"trouble": ["", "kill", "hang", "raise"]}
+LIMIT_S = 10.0
 # Times of the machine, and what a pattern that several points register keeps of the first of them to commit.
 _OF_MACHINE = {"started_at", "finished_at", "heartbeat_at", "pid", "process_started"}
 _OF_FIRST = {"created_at", "updated_at", "trade_outcome", "ml_confidence", "features"}
@@ -50,7 +50,7 @@ def rows_of(url, result):
 def assert_same(result, url, alone):
     """That a sweep came to the bytes and the rows of the one that `alone` is."""
     other, rows = alone
-    assert list(result.table["status"]) == ["finished"] * 6 + ["failed"] * 2
+    assert list(result.table["status"]) == ["finished"] * 3 + ["failed"]
     assert result.table.to_csv() == other.table.to_csv()
     for name in ("trades", "equity", "cells"):
         mine, theirs = ({file.name: file.read_bytes() for file in (r.folder / name).iterdir()} for r in (result, other))
