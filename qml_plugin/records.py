@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -153,7 +154,13 @@ class Entry:
             self.rule,
             self.plan,
         )
-        return str(uuid.uuid5(_PATTERN_NAMESPACE, "|".join(map(str, key))))
+        return _uuid("|".join(map(str, key)))
+
+
+@lru_cache(maxsize=4096)
+def _uuid(name: str) -> str:
+    """An entry is asked for its id a few times on its way."""
+    return str(uuid.uuid5(_PATTERN_NAMESPACE, name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,9 +211,10 @@ class Decision:
 
     ``action`` is ``"take"``, ``"skip"`` or ``"abstain"`` (the entry passes unjudged). ``confidence`` is the calibrated
     P(win), None where no model could speak, and ``low`` and ``high`` its 90 % interval; ``base_rate`` is the share of
-    wins among the patterns known then, half a win and half a loss added. ``contributions`` are the largest XGBoost
-    contributions in log-odds, computed when they are first looked at. ``bucket`` is what became of past entries of a like confidence. ``risk_frac`` is
-    the share of the equity to put at risk, None where the size does not follow the confidence.
+    wins among the patterns known then, half a win and half a loss added. ``contributions`` are the largest that
+    its inputs made to the log-odds of ``model``, computed when they are first looked at; none where the base rate spoke. ``bucket`` is what
+    became of past entries of a like confidence. ``risk_frac`` is the share of the equity to put at risk, None where the size does not follow
+    the confidence.
     """
 
     pattern_id: str
@@ -294,7 +302,7 @@ class Explanation:
             lines.append(f"of {len(near)} nearest past patterns {won} won, mean {mean_r:+.2f} R")
         if data["contributions"]:
             lines.append(
-                "XGBoost, log-odds: " + ", ".join(f"{c['feature']} {c['log_odds']:+.3f}" for c in data["contributions"])
+                "log-odds added: " + ", ".join(f"{c['feature']} {c['log_odds']:+.3f}" for c in data["contributions"])
             )
         return "\n".join(lines)
 

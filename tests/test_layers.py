@@ -12,7 +12,7 @@ PACKAGE = ROOT / "qml_plugin"
 
 LAYERS = {
     "__version__": -1, "errors": 0, "records": 0, "compiling": 0, "clock": 1, "model_files": 2, "processes": 1, "provenance": 1, "stats": 1, "bars": 2, "features": 3, "detection": 4, "labels": 4, "registry": 4,
-    "retrieval": 3, "gate": 5, "memory": 6, "adapters": 7, "pandas": 8, "audit": 8, "sweeps": 8, "vrd": 9, "report": 10, "demo": 11, "labelling": 11, "neighbours": 11, "cli": 12,
+    "retrieval": 3, "gate": 5, "memory": 6, "adapters": 7, "pandas": 8, "audit": 8, "sweeps": 8, "vrd": 9, "report": 10, "demo": 11, "labelling": 11, "neighbours": 11, "cli": 12, "__main__": 13,
 }  # fmt: skip
 ALLOWED = {
     "sqlalchemy": {"registry"}, "alembic": {"registry"}, "faiss": {"retrieval"}, "xgboost": {"gate"}, "sklearn": {"gate", "stats"},
@@ -73,3 +73,8 @@ HEAVY = ("numba", "xgboost", "faiss", "vectorbt", "backtesting", "plotly", "skle
 def test_importing_and_help_load_nothing_heavy(code):
     script = f"import sys\ntry:\n    {code}\nexcept SystemExit as stop:\n    assert stop.code == 0, stop.code\nheavy = [m for m in {HEAVY} if m in sys.modules]\nassert not heavy, heavy"
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=60)
+
+
+def test_the_package_runs_as_the_command():
+    done = subprocess.run([sys.executable, "-m", "qml_plugin", "--help"], capture_output=True, text=True, check=True)
+    assert "Usage: qml" in done.stdout

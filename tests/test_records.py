@@ -63,7 +63,7 @@ def test_a_decision_explains_itself_as_data_and_text():
         "P(win) 0.310, 0.250 to 0.380; base rate 0.430, threshold 0.400; logistic spoke, 300 outcomes known",
         "of 60 past entries with P(win) 0.280 to 0.340, 30.0% won",
         "of 2 nearest past patterns 1 won, mean +0.25 R",
-        "XGBoost, log-odds: ctx_rsi_14 -0.200",
+        "log-odds added: ctx_rsi_14 -0.200",
     ]
 
 

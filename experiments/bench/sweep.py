@@ -73,21 +73,24 @@ def run() -> list[Row]:
         )
         LokyWorker.end_idle()
         n_few = len(FEW["fast"]) * len(FEW["slow"])
-        url = f"sqlite:///{Path(folder) / 'x.db'}"
-        memory = {"symbol": "X", "timeframe": "1h", "registry": url}
+
+        def remembered(mode: str, n_jobs: int = 1) -> object:
+            """On a new registry, as the first sweep of a strategy is."""
+            url = f"sqlite:///{Path(tempfile.mkdtemp(dir=folder)) / 'x.db'}"
+            memory = {"symbol": "X", "timeframe": "1h", "registry": url}
+            return searched(MovingAverageCross, FEW, n_jobs, mode=mode, **memory)
+
         rows += in_turn(
             f"{n_few} points x {N_BARS:,} bars in one process, a point's cost",
             {
                 "plain": lambda: searched(Bare, FEW, 1),
-                "record": lambda: searched(MovingAverageCross, FEW, 1, mode="record", **memory),
-                "shadow: features, retrieval, gate": lambda: searched(
-                    MovingAverageCross, FEW, 1, mode="shadow", **memory
-                ),
+                "record": lambda: remembered("record"),
+                "shadow: features, retrieval, gate": lambda: remembered("shadow"),
             },
             {"shadow: features, retrieval, gate": 4.0},
             N_RUNS,
         )
-        passes = searched(MovingAverageCross, FEW, 2, mode="record", **memory).n_feature_passes
+        passes = remembered("record", n_jobs=2).n_feature_passes
         rows.append(figure("feature passes of a sweep", "2 jobs", passes, "passes", at_most=1))
         LokyWorker.end_idle()
         return rows

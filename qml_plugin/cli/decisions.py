@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qml_plugin.cli.runs import RunId
+from qml_plugin.cli.runs import RunId, warn_of_failure
 from qml_plugin.cli.terminal import DEFAULT_DB, AsJson, Db, inert, number, print_table, say, writing
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def decisions(
 
     Examples:
 
-    - `qml decisions 22f80537 --action skip`
+    - `qml decisions latest --action skip`
     - `qml decisions 22f80537 6f7b9a50 --html why.html`
     """
     from qml_plugin.registry import PatternRegistry
@@ -45,7 +45,9 @@ def decisions(
         raise typer.BadParameter(f"--action is {action!r}. It lists take, skip or abstain, and needs no PATTERN_ID.")
     registry = PatternRegistry(db, create=False)
     if pattern_id is None:
-        _list(registry, registry.get_run(run_id)["run_id"], action, limit, as_json)
+        run = registry.get_run(run_id)
+        warn_of_failure(run)
+        _list(registry, run["run_id"], action, limit, as_json)
     else:
         _explain(registry, run_id, pattern_id, html, as_json)
 

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from qml_plugin.cli.features import Data, Symbol, read_frame
 from qml_plugin.cli.terminal import print_table, say, telling_of_compilation
 
 
 def compare_engines(
-    data: Annotated[Path, typer.Argument(help="Bars of one market, .csv or .parquet.")],
-    symbol: Annotated[str, typer.Option(help="Name of the market.")] = "X",
+    data: Data,
+    symbol: Symbol = None,
     timeframe: Annotated[str | None, typer.Option(help="Length of a bar, such as 1h; inferred if absent.")] = None,
     fees: Annotated[float, typer.Option(help="Fraction of the price of each fill.")] = 0.0005,
     seed: Annotated[int, typer.Option(help="Of the entries by chance.")] = 0,
 ) -> None:
     """Play the same signals on backtesting.py and vectorbt, and compare all that they recorded; exit code 1 if they differ.
 
-    Example: `qml compare-engines EURUSD.csv --symbol EURUSD`
+    Example: `qml compare-engines EURUSD`
     """
     from qml_plugin.adapters.engines import REASONS, check_engines
-    from qml_plugin.bars import read_bars
 
     with telling_of_compilation():
-        found = list(check_engines(read_bars(data), symbol=symbol, timeframe=timeframe, fees=fees, seed=seed))
+        found = list(
+            check_engines(read_frame(data), symbol=symbol or data.stem, timeframe=timeframe, fees=fees, seed=seed)
+        )
     print_table(
         ("signals", "mode", "fill", "entries", "skipped", "trades", "values", *REASONS, "unexplained"),
         [

@@ -22,13 +22,15 @@ from qml_plugin.cli.terminal import (
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from qml_plugin.bars import Bars
     from qml_plugin.features import Feature
     from qml_plugin.records import FloatArray
 
 features_app = typer.Typer(no_args_is_help=True, help="The catalogue of point-in-time features.")
 
-Data = Annotated[Path, typer.Argument(metavar="DATA", help="Bars as a .csv or .parquet file: times, open, high, low, close, volume.")]  # fmt: skip
+Data = Annotated[Path, typer.Argument(metavar="DATA", help="Bars as a .csv or .parquet file: times, open, high, low, close, volume; or GOOG or EURUSD, which backtesting.py ships.")]  # fmt: skip
 Symbol = Annotated[str | None, typer.Option(help="What the bars are called; without it the name of the file.")]
 Timeframe = Annotated[str | None, typer.Option(help="Length of a bar, such as 4h; without it their median spacing.")]
 Tz = Annotated[str | None, typer.Option("--tz", help="Time zone of times without one; without it they are UTC.")]
@@ -204,11 +206,23 @@ def warmup() -> None:
     say(f"compiled {n_compiled} kernels in {seconds} s" if n_compiled else f"already compiled, loaded in {seconds} s")
 
 
-def read_series(data: Path, symbol: str | None, timeframe: str | None, tz: str | None) -> Bars:
-    """The bars of a file, under a symbol or the name of the file."""
-    from qml_plugin.bars import bars_from_frame, read_bars
+def read_frame(data: Path, tz: str | None = None) -> pd.DataFrame:
+    """The bars of a file, or those that come along under this name."""
+    from qml_plugin.bars import read_bars
 
-    frame = read_bars(data, tz=tz)
+    if not data.suffix and not data.exists():
+        from qml_plugin.adapters.backtesting_py import BUNDLED, bundled_data
+
+        if str(data) in BUNDLED:
+            return read_bars(bundled_data(str(data)), tz=tz)
+    return read_bars(data, tz=tz)
+
+
+def read_series(data: Path, symbol: str | None, timeframe: str | None, tz: str | None) -> Bars:
+    """The same under a symbol or the name of the file."""
+    from qml_plugin.bars import bars_from_frame
+
+    frame = read_frame(data, tz)
     frame = frame if tz is None else frame.tz_convert(tz)  # days of a market are 23 hours long once a year
     return bars_from_frame(frame, symbol=symbol or data.stem, timeframe=timeframe)
 

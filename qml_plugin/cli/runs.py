@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 runs_app = typer.Typer(no_args_is_help=True, help="The ledger: every run ever recorded, those that died too.")
 
-RunId = Annotated[str, typer.Argument(metavar="RUN_ID", help="Id of a run, or its first characters.")]
+RunId = Annotated[str, typer.Argument(metavar="RUN_ID", help="Id of a run, its first characters, or latest.")]
 OfStrategy = Annotated[str | None, typer.Option("--strategy", help="Only runs of this class, by its name.")]
 OfSymbol = Annotated[str | None, typer.Option("--symbol", help="Only runs on this symbol.")]
 
@@ -334,3 +334,10 @@ def _entry(registry: PatternRegistry, found: DecisionDifference) -> tuple[Any, .
     pattern = registry.get_pattern(found.pattern_id)
     side = "long" if pattern["side"] > 0 else "short"
     return (pattern["detection_time"], found.pattern_id, side, *(action or "not there" for action in found.actions))
+
+
+def warn_of_failure(run: dict[str, Any]) -> None:
+    """Say on stderr that a run did not end well: what it decided until then is there, and is not all."""
+    if run["status"] != "finished":
+        said = f": {run['error']}" if run["error"] else ""
+        typer.echo(inert(f"run {run['run_id'][:8]} is {run['status']}{said}"), err=True)

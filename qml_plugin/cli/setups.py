@@ -31,7 +31,7 @@ def setups(
 ) -> None:  # fmt: skip
     """Find Quasimodo setups on your bars: when each became known, its entry, stop, target and score.
 
-    Example: `qml setups EURUSD.csv --swing-atr 2 --html setups.html`
+    Example: `qml setups EURUSD --swing-atr 2 --html setups.html`
     """
     from qml_plugin.clock import isoformat
     from qml_plugin.detection import find_quasimodo

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from qml_plugin.cli.runs import RunId
+from qml_plugin.cli.runs import RunId, warn_of_failure
 from qml_plugin.cli.terminal import DEFAULT_DB, AsJson, Db, inert, say, writing
 
 
@@ -24,13 +24,14 @@ def trial(
     """Say whether the gate of a run in the mode shadow or gate was worth it: gated, ungated and at random.
 
     The same entries in three ways, in R and in return, with a permutation test. Too few entries are no result, and it
-    says so. Example: `qml trial 22f80537 --html trial.html`
+    says so. Example: `qml trial latest --html trial.html`
     """
     from qml_plugin.gate import gate_trial
     from qml_plugin.registry import PatternRegistry
 
     registry = PatternRegistry(db, create=False)
     run = registry.get_run(run_id)
+    warn_of_failure(run)
     found = gate_trial(registry.trial_entries(run["run_id"]), seed=seed, n_permutations=permutations)
     written = None
     if html is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -47,7 +46,6 @@ class ConfidenceModel:
     calibration: str
     _covariance: FloatArray = field(repr=False)
     _rung: Rung | None = field(repr=False)
-    _explainer: Callable[[], BoostedTrees] = field(repr=False)
     _venn_abers: VennAbers | None = field(repr=False)
 
     def predict(self, features: Float32Array, base_rate: float | None = None) -> FloatArray:
@@ -119,10 +117,7 @@ class ConfidenceModel:
         return expit(centre), expit(low), expit(high)
 
     def contributions(self, features: Float32Array) -> FloatArray:
-        """What each feature adds to the log-odds of a win, as XGBoost sees it.
-
-        The XGBoost candidate explains also where a lower rung speaks, so that explanations stay comparable; it is fitted
-        when first asked. They then describe the candidate, not the confidence given.
+        """What each feature adds to the log-odds of a win, in the model that speaks.
 
         Parameters
         ----------
@@ -132,7 +127,8 @@ class ConfidenceModel:
         Returns
         -------
         ndarray of the shape of `features`, log-odds before calibration
-            Exact Shapley contributions of the trees (``pred_contribs``). The bias is left out.
+            Exact Shapley values: of the trees XGBoost's own (``pred_contribs``), of logistic regression slope times
+            distance from the mean. Bias and base rate are left out; where the base rate speaks all are 0.
 
         Point in time
         -------------
@@ -146,7 +142,8 @@ class ConfidenceModel:
             If a value is infinite.
         """
         rows = self._checked(np.atleast_2d(features))
-        return self._explainer().contributions(rows).reshape(np.shape(features))
+        found = np.zeros(rows.shape) if self._rung is None else self._rung.contributions(rows)
+        return found.reshape(np.shape(features))
 
     def _checked(self, features: Float32Array) -> Float32Array:
         """Features as float32 of the right width."""
@@ -229,12 +226,9 @@ def fit_confidence(
     weight = np.asarray(weight, dtype=np.float64)
     _check_events(features, is_win, weight, known_at, resolved_at)
 
-    explainer = cache(partial(BoostedTrees.fit, features, is_win, weight, seed))
     base_rate, n_effective = float(np.average(is_win, weights=weight)), float(weight.sum())
     sampling = np.diag([0.0, 1 / (n_effective * base_rate * (1 - base_rate) + 0.125)])
-    base = ConfidenceModel(
-        "base_rate", base_rate, features.shape[1], n_effective, 0.0, "none", sampling, None, explainer, None
-    )
+    base = ConfidenceModel("base_rate", base_rate, features.shape[1], n_effective, 0.0, "none", sampling, None, None)
     folds = _usable_folds(is_win, known_at, resolved_at)
     if folds is None:
         return base
@@ -256,7 +250,7 @@ def fit_confidence(
             slope=calibration.slope,
             calibration="sigmoid" if calibration.venn_abers is None else "venn_abers",
             _covariance=calibration.covariance,
-            _rung=explainer() if name == "xgboost" else _FITTERS[name](features, is_win, weight, seed),
+            _rung=_FITTERS[name](features, is_win, weight, seed),
             _venn_abers=calibration.venn_abers,
         )
     return chosen

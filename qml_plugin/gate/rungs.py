@@ -52,6 +52,10 @@ class Rung(Protocol):
         """Uncalibrated log-odds less those of the base rate, shape (n_rows,); each depends on its own row only."""
         ...
 
+    def contributions(self, features: Float32Array) -> FloatArray:
+        """What each feature of each row adds to its score, shape of `features`; each depends on its own row only."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Logistic:
@@ -83,7 +87,11 @@ class Logistic:
 
     def score(self, features: Float32Array) -> FloatArray:
         """Log-odds relative to the base rate; an elementwise sum, as a matrix product rounds by the number of rows."""
-        return np.asarray(((self.scaler.transform(features) - self.centre) * self.slopes).sum(axis=1))
+        return np.asarray(self.contributions(features).sum(axis=1))
+
+    def contributions(self, features: Float32Array) -> FloatArray:
+        """Slope times distance from the centre: the exact Shapley values of a linear score."""
+        return np.asarray((self.scaler.transform(features) - self.centre) * self.slopes)
 
 
 def _prior_variance(inputs: FloatArray, is_win: BoolArray, weight: FloatArray) -> FloatArray:
@@ -157,7 +165,7 @@ class BoostedTrees:
         return np.asarray(margin, dtype=np.float64) - self.start
 
     def contributions(self, features: Float32Array) -> FloatArray:
-        """What each feature of each row adds to the margin, bias left out; each depends on its own row only."""
+        """Exact Shapley values of the trees, bias left out."""
         xgboost = load_xgboost()
         with one_thread():
             matrix = xgboost.DMatrix(features, nthread=1)

@@ -49,7 +49,7 @@ class Explained:
 
     def _largest(self, contributions: FloatArray) -> Largest:
         order = np.argsort(-np.abs(contributions), kind="stable")[:_N_LARGEST]
-        return tuple((self._names[i], float(contributions[i])) for i in order)
+        return tuple((self._names[i], float(contributions[i])) for i in order if contributions[i])
 
 
 class Contributions(Sequence[tuple[str, float]]):

@@ -339,7 +339,7 @@ class PatternMemory:
             base_rate=said.base_rate,
             threshold=said.threshold,
             model=said.model,
-            contributions=self._explained.add(row),
+            contributions=() if model.name == "base_rate" else self._explained.add(row),
             n_known=said.n_known,
             neighbours=neighbours,
             low=said.low,

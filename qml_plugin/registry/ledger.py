@@ -92,7 +92,7 @@ class RunLedger:
         Parameters
         ----------
         run_id : str
-            The id, or its first characters where no other run's id begins with them.
+            The id, or its first characters where no other run's id begins with them; ``"latest"`` is the run begun last.
 
         Returns
         -------
@@ -108,7 +108,8 @@ class RunLedger:
         if not run_id or not run_id.isprintable() or len(run_id) > _LONGEST_ID:
             raise DataError(missing)
         with self._database.read() as connection:
-            begins = _RUNS.run_id.startswith(run_id, autoescape=True)
+            last = sa.select(_RUNS.run_id).order_by(_RUNS.started_at.desc(), _RUNS.run_id).limit(1).scalar_subquery()
+            begins = _RUNS.run_id == last if run_id == "latest" else _RUNS.run_id.startswith(run_id, autoescape=True)
             found = connection.execute(
                 sa.select(experiments, git_diffs.c.diff.label("git_diff"))
                 .outerjoin(git_diffs, git_diffs.c.sha256 == _RUNS.git_diff_sha256)

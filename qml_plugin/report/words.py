@@ -26,7 +26,11 @@ _REASONS = {
     "unconvinced": "not confident enough",
 }
 _ACTIONS = {"take": "Taken", "skip": "Skipped", "abstain": "Taken, unjudged: the gate abstained"}
-_MODELS = {"base_rate": "the base rate of past wins", "logistic": "logistic regression", "xgboost": "XGBoost"}
+_MODELS = {
+    "base_rate": "the base rate of past wins, which weighs no feature",
+    "logistic": "logistic regression",
+    "xgboost": "XGBoost",
+}
 _EXITS = {"target": "target reached", "stop": "stop hit", "time": "time limit reached"}
 
 
@@ -123,8 +127,4 @@ def speaker(card: DecisionCard) -> str:
         spoke = "No model gave a confidence for this entry."
     else:
         spoke = f"The confidence came from {_MODELS.get(card.model, card.model)}."
-    if not card.contributions:
-        return spoke
-    if card.model == "xgboost":
-        return f"{spoke} The bars explain that model, before calibration."
-    return f"{spoke} The bars explain the XGBoost candidate, which did not speak here."
+    return f"{spoke} The bars explain that model, before calibration." if card.contributions else spoke

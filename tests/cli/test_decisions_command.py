@@ -17,12 +17,19 @@ def run_id(url):
 
 @pytest.fixture
 def scored(database):
-    """The last decision that has a confidence."""
+    """The last decision that has a confidence, as if logistic regression had spoken."""
     query = (
         "SELECT pattern_id FROM run_decisions JOIN ml_pattern_registry USING (pattern_id) WHERE confidence IS NOT NULL "
         "AND bucket_json IS NOT NULL ORDER BY detection_time DESC LIMIT 1"
     )
-    return execute(database, query)[0][0]
+    pattern_id = execute(database, query)[0][0]
+    weighed = '{"mom_rsi_14": -0.25, "vol_atr_14": 0.125}'
+    execute(
+        database,
+        "UPDATE run_decisions SET model = 'logistic', contributions_json = ? WHERE pattern_id = ?",
+        (weighed, pattern_id),
+    )
+    return pattern_id
 
 
 def test_a_run_keeps_the_interval_and_the_bucket_of_its_decisions(url, run_id, scored):
@@ -31,7 +38,7 @@ def test_a_run_keeps_the_interval_and_the_bucket_of_its_decisions(url, run_id, s
     assert 0 <= decision.low <= decision.confidence <= decision.high <= 1
     assert decision.bucket.low <= decision.bucket.high
     assert len(decision.neighbours) == 10
-    assert decision.contributions
+    assert decision.contributions == (("mom_rsi_14", -0.25), ("vol_atr_14", 0.125))
 
 
 def test_the_list_is_a_line_a_decision(qml, url, run_id):
@@ -57,7 +64,7 @@ def test_one_decision_is_explained_in_text_and_data(qml, url, run_id, scored):
     assert f"P(win) {decision.confidence:.3f}, {decision.low:.3f} to {decision.high:.3f}; base rate" in text
     assert f"of {decision.bucket.n} past entries with P(win)" in text
     assert "nearest past patterns" in text
-    assert "XGBoost, log-odds: " in text
+    assert "log-odds added: mom_rsi_14 -0.250, vol_atr_14 +0.125" in text
     assert "What became of it, not known then: a " in text
     assert out.count("GOOG 1d") == 1
     assert out.count("MovingAverageCross") == 11

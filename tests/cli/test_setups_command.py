@@ -51,6 +51,16 @@ def test_writes_a_page_and_says_where(data, tmp_path):
     assert page.read_text().count('class="panel decision setup"') > 2
 
 
+def test_bundled_bars_have_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    listed = json.loads(run("GOOG", "--json", "-n", 1).stdout)
+    assert listed == json.loads(run("GOOG", "--json", "-n", 1, "--tz", "UTC").stdout)
+    assert len(listed) == 1
+    random_walk(300, 5).to_parquet("GOOG")
+    with pytest.raises(DataError, match="GOOG"):
+        run("GOOG")
+
+
 def test_refusals_name_what_is_wrong(data, tmp_path):
     with pytest.raises(DataError, match=r"setups.txt is no .html file"):
         run(data, "--html", tmp_path / "setups.txt")

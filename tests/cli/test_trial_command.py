@@ -50,6 +50,14 @@ def test_a_gate_that_spoke_gets_a_verdict(qml, url, database, run_id, right, ver
     assert data["saved_r"] == pytest.approx(data["gated"]["total_r"] - data["ungated"]["total_r"])
 
 
+def test_the_latest_run_is_known_by_that_word_and_a_failed_one_is_called_so(qml, url, database, run_id):
+    execute(database, "UPDATE experiments SET status = 'failed', error = 'KeyError: x' WHERE run_id = ?", (run_id,))
+    for command in ("trial", "decisions"):
+        code, out, err = qml(command, "latest", "--db", url)
+        assert (code, err) == (0, f"run {run_id[:8]} is failed: KeyError: x\n")
+        assert out == qml(command, run_id, "--db", url)[1]
+
+
 def test_what_cannot_be_tried_is_refused(qml, url, database, run_id, tmp_path):
     assert is_refused(qml("trial", "nothing", "--db", url), 1, "is not in")
     assert is_refused(qml("trial", run_id, "--db", url, "--html", tmp_path / "no" / "x.html"), 1, "cannot be written")

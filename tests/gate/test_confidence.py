@@ -109,21 +109,26 @@ def test_a_row_is_scored_by_itself(models, strong, name):
     np.testing.assert_array_equal(together[:50], alone)
 
 
-def test_contributions_add_up_to_the_margin(models, strong):
-    model = models["xgboost"]
+@pytest.mark.parametrize("name", ["logistic", "xgboost"])
+def test_contributions_add_up_to_the_margin(models, strong, name):
+    model = models[name]
     rows = strong[0][:20]
     margin = (logit(model.predict(rows)) - logit(model.base_rate)) / model.slope
     total = np.array([model.contributions(row).sum() for row in rows])
     np.testing.assert_allclose(margin - margin[0], total - total[0], atol=1e-4)
 
 
-def test_contributions_are_those_of_the_trees_whoever_speaks(models, strong):
-    row = strong[0][5]
-    contributions = models["logistic"].contributions(row)
-    assert contributions.shape == (8,)
-    np.testing.assert_array_equal(contributions, models["xgboost"].contributions(row))
-    mean_size = np.mean([np.abs(models["xgboost"].contributions(row)) for row in strong[0][:100]], axis=0)
-    assert mean_size[:3].min() > mean_size[3:].max()
+def test_contributions_name_the_features_that_tell(models, strong):
+    for name in ("logistic", "xgboost"):
+        mean_size = np.abs(models[name].contributions(strong[0][:100])).mean(axis=0)
+        assert mean_size[:3].min() > mean_size[3:].max()
+
+
+def test_the_base_rate_weighs_no_feature(strong):
+    features, is_win, *rest = strong
+    model = fit_confidence(features[:8], is_win[:8], *(column[:8] for column in rest), seed=3)
+    assert model.name == "base_rate"
+    np.testing.assert_array_equal(model.contributions(features[:3]), np.zeros((3, 8)))
 
 
 def test_the_logistic_slopes_are_the_mode_under_the_learnt_priors():

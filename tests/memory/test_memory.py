@@ -108,17 +108,27 @@ def test_decisions_are_in_time_order(hourly_entries, first_walk):
 def test_a_walk_is_repeatable(hourly, hourly_entries, first_walk):
     again = walk(hourly, hourly_entries[:110], policy=SHADOW)
     assert decisions(again) == decisions(first_walk)[:110]
-    assert any(decision.contributions for decision in decisions(again))
 
 
-def test_contributions_name_the_inputs_and_come_largest_first(first_walk):
-    explained = [d for d in decisions(first_walk) if d.contributions]
-    assert explained
+@pytest.mark.parametrize("model", ["logistic", "xgboost"])
+def test_contributions_name_the_inputs_and_come_largest_first(hourly, hourly_entries, model):
+    known = noise(150, known_until=hourly_entries[0].known_at)
+    known.features[:, 3] += np.where(known.is_win, 2, -2)
+    explained = decisions(walk(hourly, hourly_entries[:12], known, Policy(mode="shadow", model=model)))
     for decision in explained:
+        assert decision.model == model
+        assert CATALOGUE.names[3] in dict(decision.contributions)
         names, sizes = zip(*decision.contributions, strict=True)
         assert set(names) <= {*CATALOGUE.names, "entry_side", *NEIGHBOUR_FEATURES}
-        assert len(set(names)) == len(names) == 8
+        assert len(set(names)) == len(names) <= 8
+        assert all(sizes)
         assert list(np.abs(sizes)) == sorted(np.abs(sizes), reverse=True)
+
+
+def test_the_base_rate_weighs_no_feature(first_walk):
+    found = [d for d in decisions(first_walk) if d.model == "base_rate"]
+    assert found
+    assert not any(d.contributions for d in found)
 
 
 def test_recording_scores_nothing(hourly, hourly_entries, first_walk):

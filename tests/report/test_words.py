@@ -42,10 +42,10 @@ def test_confidence_beside_its_threshold():
 
 def test_which_model_spoke():
     assert words.speaker(card()).startswith("The confidence came from XGBoost.")
-    for model, name in (("logistic", "logistic regression"), ("base_rate", "base rate")):
-        said = words.speaker(card(model=model))
-        assert name in said
-        assert "XGBoost candidate, which did not speak" in said
+    assert "logistic regression. The bars explain that model" in words.speaker(card(model="logistic"))
+    assert words.speaker(card(model="base_rate", contributions=())).endswith(
+        "from the base rate of past wins, which weighs no feature."
+    )
     assert words.speaker(card(model=None, contributions=())) == "No model gave a confidence for this entry."
 
 
