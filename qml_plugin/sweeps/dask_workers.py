@@ -102,7 +102,7 @@ class Dask:
             for nanny in self._cluster.workers.values():
                 nanny.auto_restart = False
                 _kill(nanny)
-        if self._is_own:
+        if self._is_own and self._client is not None:
             self._client.close()
         if self._cluster is not None:
             self._cluster.close()

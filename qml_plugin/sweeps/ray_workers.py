@@ -117,7 +117,7 @@ def _start(ray: Any, n_processors: int) -> None:
         return
     try:
         ray.init(address=address, **quiet)
-    except ConnectionError as error:
+    except Exception as error:  # Ray has many words for it
         raise QmlError(
             f"no Ray cluster answers at {address}: {error}. Start one (ray start --head), or mend RAY_ADDRESS."
         ) from error
