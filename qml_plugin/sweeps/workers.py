@@ -181,7 +181,10 @@ class Crew:
             self.n_feature_passes += future.result()
             self._ready.append(worker)
             return
-        worker.end()
+        if self.backend.is_local or isinstance(error, BrokenProcessPool):
+            worker.end()
+        else:
+            worker.release()  # it is others' too, and there is nothing wrong with it
         if not isinstance(error, BrokenProcessPool):
             if isinstance(error, QmlError):
                 raise error
