@@ -12,12 +12,12 @@ PACKAGE = ROOT / "qml_plugin"
 
 LAYERS = {
     "__version__": -1, "errors": 0, "records": 0, "compiling": 0, "clock": 1, "model_files": 2, "processes": 1, "provenance": 1, "stats": 1, "bars": 2, "features": 3, "detection": 4, "labels": 4, "registry": 4,
-    "retrieval": 3, "gate": 5, "memory": 6, "adapters": 7, "pandas": 8, "audit": 8, "sweeps": 8, "vrd": 9, "report": 10, "demo": 11, "labelling": 11, "neighbours": 11, "cli": 12, "__main__": 13,
+    "retrieval": 3, "gate": 5, "memory": 6, "adapters": 7, "pandas": 8, "audit": 8, "sweeps": 8, "vrd": 9, "report": 10, "studies": 11, "demo": 11, "labelling": 11, "neighbours": 11, "cli": 12, "__main__": 13,
 }  # fmt: skip
 ALLOWED = {
     "sqlalchemy": {"registry"}, "alembic": {"registry"}, "faiss": {"retrieval"}, "xgboost": {"gate"}, "sklearn": {"gate", "stats"},
     "backtesting": {"adapters"}, "vectorbt": {"adapters"}, "joblib": {"sweeps"}, "optuna": {"sweeps"}, "dask": {"sweeps"}, "distributed": {"sweeps"}, "ray": {"sweeps"}, "cloudpickle": {"sweeps"}, "arch": {"stats"}, "statsmodels": {"stats"}, "plotly": {"report"}, "jinja2": {"report"}, "mlflow": {"report"},
-    "typer": {"cli"}, "rich": {"cli"}, "tqdm": {"demo"}, "strategies": {"demo"}, "experiments": set(), "tests": set(),
+    "yaml": {"studies"}, "typer": {"cli"}, "rich": {"cli"}, "tqdm": {"demo"}, "strategies": {"demo"}, "experiments": set(), "tests": set(),
 }  # fmt: skip
 
 

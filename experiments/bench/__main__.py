@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 os.environ.setdefault("TQDM_DISABLE", "1")
-BENCHES = ("mixin_cost", "features", "registry", "retrieval", "detection", "statistics", "vectorbt", "sweep")
+BENCHES = ("mixin_cost", "features", "registry", "retrieval", "detection", "statistics", "vectorbt", "sweep", "columns")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What a sweep costs: 60 points of 20,000 bars against a loop, against `Backtest.optimize`, and with full memory."""
+"""What a sweep costs: 60 points of 20,000 bars against a loop, against `Backtest.optimize`, with full memory, and pooled."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ Bare = without_mixin(MovingAverageCross)
 Bare.__module__, Bare.__qualname__ = __name__, "Bare"
 
 
-def bars() -> pd.DataFrame:
+def bars(seed: int = 7) -> pd.DataFrame:
     """A seeded random walk of hourly bars."""
-    rng = np.random.default_rng(7)
+    rng = np.random.default_rng(seed)
     close = 100 * np.exp(np.cumsum(rng.normal(0, 0.003, N_BARS)))
     open_ = np.concatenate([[100.0], close[:-1]])
     high, low = np.maximum(open_, close) * 1.001, np.minimum(open_, close) * 0.999
@@ -88,6 +88,19 @@ def run() -> list[Row]:
                 "shadow: features, retrieval, gate": lambda: remembered("shadow"),
             },
             {"shadow: features, retrieval, gate": 4.0},
+            N_RUNS,
+        )
+        markets = {f"S{i}": bars(8 + i).iloc[:5_000] for i in range(4)}
+
+        def on_all(*, pooled: bool) -> object:
+            grid = {"fast": [10], "slow": [40, 80]}
+            about = {"mode": "shadow", "timeframe": "1h", "progress": False, **HOST}
+            return sweep(MovingAverageCross, markets, grid, pooled=pooled, folder=folder, **about)
+
+        rows += in_turn(
+            "2 points x 4 symbols x 5,000 bars in one process, shadow",
+            {"per symbol": lambda: on_all(pooled=False), "pooled": lambda: on_all(pooled=True)},
+            {"pooled": 2.0},
             N_RUNS,
         )
         passes = remembered("record", n_jobs=2).n_feature_passes

@@ -16,6 +16,7 @@ from qml_plugin.errors import DataError
 from qml_plugin.records import FloatArray, Setup, Signals
 
 BoolArray = NDArray[np.bool_]
+_GIVEN = ("long_entries", "short_entries", "exits", "short_exits", "stop", "target")
 _BESIDE_SIGNALS = ("long_entries", "short_exits")
 
 
@@ -90,6 +91,31 @@ def read_board(
         own = {what: _column(what, value, place, labels, index) for what, value in given.items()}
         asked.append(_asked(label, bars[name], index, own))
     return Board(index, labels, tuple(asked), is_table)
+
+
+def asked_of(bars: Bars, index: pd.Index, given: Any) -> Asked:
+    """The signals of one column as a function gives them: long entries, `Signals`, or a mapping by the names of `gate_signals`.
+
+    Raises
+    ------
+    DataError
+        If it gives something else, or signals that do not fit the bars.
+    """
+    if given is None or isinstance(given, tuple):
+        raise DataError(
+            f"the function gave {'nothing' if given is None else 'a tuple'}. Return the long entries, Signals, or a dictionary such "
+            "as {'long_entries': up, 'exits': down}."
+        )
+    named = dict(given) if isinstance(given, Mapping) else {"long_entries": given}
+    if unknown := sorted(map(str, named.keys() - set(_GIVEN))):
+        raise DataError(f"the function gave {unknown[0]!r}. It may give {', '.join(_GIVEN)}.")
+    label = pd.Index([0])
+    for name, value in named.items():
+        if isinstance(value, pd.DataFrame) and value.shape[1] == 1:
+            named[name] = value.iloc[:, 0]
+        elif isinstance(value, pd.DataFrame):
+            raise DataError(f"the function gave {name} of {value.shape[1]} columns. A point is one column.")
+    return _asked(0, bars, index, {name: _column(name, named.get(name), 0, label, index) for name in _GIVEN})
 
 
 def _markets(ohlcv: Any, symbol: str | None) -> dict[str, pd.DataFrame]:

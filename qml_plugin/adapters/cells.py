@@ -51,7 +51,7 @@ class Market:
     """The bars of one symbol as the host and the memory take them, with what was computed from them once.
 
     ``features`` and ``start`` are None where a strategy has no memory. Before ``trade_from_bar`` a strategy sees the
-    bars and does not trade.
+    bars and does not trade. ``pooled_with`` says what the symbols are that its runs learn from beside.
     """
 
     symbol: str
@@ -60,6 +60,7 @@ class Market:
     features: MarketFeatures | None = None
     start: Start | None = None
     trade_from_bar: int = 0
+    pooled_with: Mapping[str, Mapping[str, object]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +159,8 @@ def begun_cell(
     params = run_params(strategy, _Values(strategy, given), given, SETTINGS, market.frame, backtest)
     if market.trade_from_bar:
         params["host"]["trade_from_bar"] = market.trade_from_bar
+    if market.pooled_with:
+        params["data"]["pooled_with"] = market.pooled_with
     run = begun_run(
         settings,
         strategy.__name__,
@@ -190,16 +193,35 @@ def run_cell(
     objective: str | Callable[[pd.Series], float],
 ) -> Finished:
     """Run one point; what it leaves for the registry is ``memory.batch()``."""
-    has_memory = is_remembering(strategy)
+    cell = cell_of(market, run) if is_remembering(strategy) else None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        backtest = host_of(strategy, market, host)
-        if has_memory:
-            start = None if run.snapshot_seq is None else market.start
-            backtest._qml_cell = Cell(run, market.bars, start, market.features)
         with backtesting_host.no_progress_bars():
-            stats = backtest.run(**given)
-    memory: RunMemory | None = stats["_strategy"].qml if has_memory else None
+            stats = played(strategy, market, host, given, cell)
+    return finished(stats, objective, caught)
+
+
+def cell_of(market: Market, run: Run) -> Cell:
+    """What the memory of a run on a market is given."""
+    return Cell(run, market.bars, None if run.snapshot_seq is None else market.start, market.features)
+
+
+def played(
+    strategy: type, market: Market, host: Mapping[str, Any], given: Mapping[str, Any], cell: Cell | None
+) -> pd.Series:
+    """The host's statistics of one run; `cell` is None where there is no memory."""
+    backtest = host_of(strategy, market, host)
+    if cell is not None:
+        backtest._qml_cell = cell
+    stats: pd.Series = backtest.run(**given)
+    return stats
+
+
+def finished(
+    stats: pd.Series, objective: str | Callable[[pd.Series], float], caught: list[warnings.WarningMessage]
+) -> Finished:
+    """What a run leaves, from the host's statistics of it and what was warned of."""
+    memory: RunMemory | None = stats["_strategy"].qml if is_remembering(type(stats["_strategy"])) else None
     metrics = _metrics(stats) if memory is None else add_metrics(memory, stats)
     value = metrics[objective] if isinstance(objective, str) else float(objective(stats))
     trades, equity = _plain_trades(stats["_trades"]), stats["_equity_curve"][["Equity", "DrawdownPct"]]

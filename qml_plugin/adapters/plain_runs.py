@@ -14,6 +14,7 @@ from qml_plugin.adapters.asked import Asked, side_in_force
 from qml_plugin.adapters.backtesting_host import Backtest, Strategy
 from qml_plugin.adapters.backtesting_py import SETTINGS, PatternMixin, without_memory
 from qml_plugin.adapters.playing import Orders, play
+from qml_plugin.adapters.recorded_run import Start
 from qml_plugin.adapters.run_memory import RunMemory
 from qml_plugin.bars import Bars
 from qml_plugin.errors import DataError
@@ -83,9 +84,11 @@ def run_plain(
 
 def run_in_shadow(
     cls: type, frame: pd.DataFrame, parameters: Mapping[str, Any], *, fees: float, is_exclusive: bool, symbol: str,
-    timeframe: str, registry: str | None,
+    timeframe: str, registry: str | None, start: Start | None = None,
 ) -> RunMemory:  # fmt: skip
     """The memory of one run in the mode shadow: every entry taken, registered and scored.
+
+    `start` is the snapshot that it sees in the place of what the registry holds now.
 
     Raises
     ------
@@ -98,19 +101,20 @@ def run_in_shadow(
             f"class {cls.__name__}(PatternMixin, Strategy)."
         )
     settings = {"mode": "shadow", "symbol": symbol, "timeframe": timeframe, "registry": registry}
-    stats = _run(cls, frame, {**parameters, **settings}, fees=fees, is_exclusive=is_exclusive)
+    stats = _run(cls, frame, {**parameters, **settings}, fees=fees, is_exclusive=is_exclusive, start=start)
     memory: RunMemory = stats["_strategy"].qml
     return memory
 
 
 def _run(
-    cls: type, frame: pd.DataFrame, parameters: Mapping[str, Any], *, fees: float, is_exclusive: bool
-) -> Mapping[str, Any]:
+    cls: type, frame: pd.DataFrame, parameters: Mapping[str, Any], *, fees: float, is_exclusive: bool, start: Start | None = None
+) -> Mapping[str, Any]:  # fmt: skip
     cash = _CASH_IN_PRICES * float(frame["Close"].iloc[0])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module="backtesting")
         host = Backtest(
             frame, cls, cash=cash, commission=fees, exclusive_orders=is_exclusive, finalize_trades=True
         )  # fmt: skip
+        host._qml_start = start
         stats: Mapping[str, Any] = host.run(**parameters)
     return stats

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -20,8 +20,8 @@ from qml_plugin.errors import DataError, LookAheadError, QmlError, RegistryError
 from qml_plugin.features import CATALOGUE, MarketFeatures
 from qml_plugin.features.catalogue import difference
 from qml_plugin.gate.predictor import XGBoostPredictor
-from qml_plugin.memory import PatternMemory
-from qml_plugin.records import Decision, FloatArray, KnownPatterns, Pattern, Run, TrialEntries
+from qml_plugin.memory import PatternMemory, PooledPast
+from qml_plugin.records import Decision, Entry, FloatArray, KnownPatterns, Pattern, Run, TrialEntries
 from qml_plugin.registry import PatternRegistry, Snapshot
 from qml_plugin.registry.trial_rows import rows_of_run, trial_entries
 
@@ -76,23 +76,26 @@ def nothing_recorded() -> Iterator[None]:
         _is_recording.reset(token)
 
 
-def registry_of(url: str | None) -> PatternRegistry | None:
+def registry_of(url: str | None, *, create: bool = True) -> PatternRegistry | None:
     """The registry of a run, None where it has none or nothing is to be recorded now."""
-    return PatternRegistry(url) if url is not None and _is_recording.get() else None
+    return PatternRegistry(url, create=create) if url is not None and _is_recording.get() else None
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What a run is given by the search that it is a cell of. The search records it: see `RecordedRun.batch`.
+    """What a run is given by the search that it is a cell of; its search records what `RecordedRun.batch` holds.
 
     ``run`` is its record as of its start. ``start`` is the snapshot that all cells share, None where this one asks for
-    none.
+    none. ``pool`` is the past that it shares with the runs of other symbols, and ``await_turn(known_at)`` returns when none of
+    them has an earlier entry.
     """
 
     run: Run
     bars: Bars
     start: Start | None = None
     market: MarketFeatures | None = None
+    pool: PooledPast | None = None
+    await_turn: Callable[[int], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,21 +232,21 @@ class RecordedRun:
         cell: Cell | None = None,
     ) -> None:
         self._settings, self._strategy_name, self._bars, self._tz = settings, strategy_name, bars, tz
-        self._registry = None if cell else registry_of(settings.registry)
+        self._cell = cell
+        # That of a search is there from its start: a new one in its place would hide that rows were lost.
+        self._registry = registry_of(settings.registry, create=cell is None)
+        pool = cell.pool if cell and cell.pool else PooledPast(start.known if start else None, settings.policy)
         self._memory: PatternMemory | None = PatternMemory(
-            bars,
-            start.known if start else None,
-            settings.policy,
-            frozen=start.frozen if start else None,
-            market=market,
+            bars, frozen=start.frozen if start else None, market=market, pool=pool
         )
         self._decisions = self._memory.decisions
         self.patterns: list[Pattern] = []
         self.returns: dict[str, float | None] = {}
         self.run = cell.run if cell else begun_run(settings, strategy_name, bars, params, origin, start)
-        self._noted_at = self.run.started_at
-        if self._registry is not None:
+        self._beat: Callable[[], None] | None = None
+        if self._registry is not None and cell is None:
             self._registry.start_run(self.run)
+            self._beat = heartbeat(self._registry, self.run.run_id)
 
     @property
     def _walk(self) -> PatternMemory:
@@ -295,14 +298,14 @@ class RecordedRun:
             raise LookAheadError("a trial reads outcomes, so there is one after the run only.")
         return trial_entries(f"run {self.run.run_id}", rows_of_run(self.patterns, self.decisions))
 
+    def _await_turn(self, entry: Entry) -> None:
+        """Wait until no entry of a run that shares this one's past comes before this one."""
+        if self._cell is not None and self._cell.await_turn is not None:
+            self._cell.await_turn(entry.known_at)
+
     def _note_alive(self) -> None:
-        """Now and then a sign of life, for those who cannot see this process."""
-        if self._registry is not None and now_us() - self._noted_at > _SIGN_OF_LIFE_US:
-            self._noted_at = now_us()
-            try:
-                self._registry.note_alive(self.run.run_id)
-            except RegistryError as error:
-                warnings.warn(f"a sign of life of the run could not be recorded: {error}", RuntimeWarning, stacklevel=5)
+        if self._beat is not None:
+            self._beat()
 
     def _close(
         self,
@@ -324,8 +327,13 @@ class RecordedRun:
             finished_at=now_us(),
             error=None if error is None else f"{type(error).__name__}: {error}",
         )
-        self._memory = None
-        registry, self._registry = self._registry, None
+        self._memory = self._beat = None
+        if self._cell is None:
+            self.commit()
+
+    def commit(self) -> None:
+        """Store what a run that has ended leaves in the registry, in one transaction; nothing where it has none."""
+        registry, self._registry, self._cell = self._registry, None, None
         if registry is not None:
             self.batch().save(registry, self._bars)
 
@@ -338,6 +346,24 @@ class RecordedRun:
         actions = [decision.action for decision in self._decisions.values()]
         counts: dict[str, object] = {"n_entries": len(actions)}
         return counts | {f"n_{action}": actions.count(action) for action in ("take", "skip", "abstain")}
+
+
+def heartbeat(registry: PatternRegistry | None, run_id: str) -> Callable[[], None]:
+    """A sign of life of a run now and then, however often it is called, for those who cannot see this process."""
+    if registry is None:
+        return lambda: None
+    noted_at = now_us()
+
+    def beat() -> None:
+        nonlocal noted_at
+        if now_us() - noted_at > _SIGN_OF_LIFE_US:
+            noted_at = now_us()
+            try:
+                registry.note_alive(run_id)
+            except RegistryError as error:
+                warnings.warn(f"a sign of life of the run could not be recorded: {error}", RuntimeWarning, stacklevel=2)
+
+    return beat
 
 
 def now_us() -> int:

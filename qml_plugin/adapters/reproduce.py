@@ -8,7 +8,7 @@ import re
 import sys
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from qml_plugin import provenance
 from qml_plugin.adapters import cells
 from qml_plugin.adapters.backtesting_host import Backtest
 from qml_plugin.adapters.backtesting_py import PatternMixin
+from qml_plugin.adapters.pooled_cells import pooled, run_pooled
 from qml_plugin.adapters.recorded_run import Start, nothing_recorded, with_frozen
 from qml_plugin.adapters.run_memory import RunMemory
 from qml_plugin.bars import read_bars
@@ -109,7 +110,12 @@ def reproduce(
     cls = strategy if isinstance(strategy, type) else _class_of(run, strategy)
     frame = _frame_of(registry, run, data)
     start = _start_of(registry, run)
-    memory = _run_again(cls, frame, run, start)
+    others = run["params"].get("data", {}).get("pooled_with", {})
+    if others:
+        frames = {symbol: _frame_of(registry, _as_run(run, symbol, others[symbol]), None) for symbol in others}
+        memory = _run_again_pooled(cls, {run["symbol"]: frame, **frames}, run, start)
+    else:
+        memory = _run_again(cls, frame, run, start)
     return Reproduction(
         run["run_id"], tuple(_compared(registry, run, memory)), tuple(_changes(run, cls, frame, start, memory))
     )
@@ -154,6 +160,11 @@ def _frame_of(
     return pd.DataFrame(columns, index=index)
 
 
+def _as_run(run: Mapping[str, Any], symbol: str, about: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run says of a symbol that it shared its past with, as the record of that symbol's own run says it."""
+    return {"run_id": f"{run['run_id']} ({symbol})", "data_hash": about["data_hash"], "params": {"data": about}}
+
+
 def _start_of(registry: PatternRegistry, run: Mapping[str, Any]) -> Start | None:
     """The snapshot that the run started from, as far as it is still there."""
     if run["snapshot_seq"] is None:
@@ -164,16 +175,9 @@ def _start_of(registry: PatternRegistry, run: Mapping[str, Any]) -> Start | None
 
 
 def _run_again(cls: type, frame: pd.DataFrame, run: Mapping[str, Any], start: Start | None) -> RunMemory:
-    options = dict(run["params"]["host"])
+    options = _options(run)
     host_cls = _host_of(options.pop("host"))
     traded = cells.trading_from(cls, options.pop("trade_from_bar", 0))
-    if unknown := [name for name, value in options.items() if isinstance(value, str)]:
-        raise DataError(
-            f"run {run['run_id']} had {unknown[0]}={options[unknown[0]]!r}, which a record can name but not hold. Run the "
-            "script that made it."
-        )
-    if isinstance(options["commission"], list):
-        options["commission"] = tuple(options["commission"])  # JSON has no tuples
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the host says what it said the first time
         host = host_cls(frame, traded, **options)
@@ -184,6 +188,44 @@ def _run_again(cls: type, frame: pd.DataFrame, run: Mapping[str, Any], start: St
     if run["kind"] == "cell":
         cells.add_metrics(memory, stats)
     return memory
+
+
+def _run_again_pooled(
+    cls: type, frames: Mapping[str, pd.DataFrame], run: Mapping[str, Any], start: Start | None
+) -> RunMemory:
+    """A run whose past was shared, together with those that it was shared with."""
+    options, given = _options(run), _parameters(cls, run)
+    host = {name: value for name, value in options.items() if name in cells.HOST_OPTIONS}
+    about = {run["symbol"]: run, **run["params"]["data"]["pooled_with"]}
+    of = {symbol: {**given, "symbol": symbol, "timeframe": about[symbol]["timeframe"]} for symbol in frames}
+    markets = pooled(
+        [
+            cells.Market(symbol, frame, cells.bars_of(cls, frame, of[symbol], symbol), start=start)
+            for symbol, frame in frames.items()
+        ]
+    )
+    diff = provenance.git_state(provenance.source_folder(cls)).diff
+    runs = {}
+    for market in markets:
+        backtest = cells.host_of(cls, market, host)
+        begun = cells.begun_cell(cls, market, host, of[market.symbol], backtest=backtest, parent_run_id=None)
+        runs[market.symbol] = replace(begun, git_diff=diff)
+    memory = run_pooled(cls, markets, host, of, runs, "sharpe_annual")[run["symbol"]].memory
+    assert memory is not None
+    return memory
+
+
+def _options(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the host as it took them."""
+    options = dict(run["params"]["host"])
+    if unknown := [name for name, value in options.items() if isinstance(value, str) and name != "host"]:
+        raise DataError(
+            f"run {run['run_id']} had {unknown[0]}={options[unknown[0]]!r}, which a record can name but not hold. Run the "
+            "script that made it."
+        )
+    if isinstance(options["commission"], list):
+        options["commission"] = tuple(options["commission"])  # JSON has no tuples
+    return options
 
 
 def _host_of(name: str) -> type:

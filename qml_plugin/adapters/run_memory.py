@@ -86,6 +86,7 @@ class RunMemory(RecordedRun):
             return place(**order)
         self._note_alive()
         entry = self._entry(side, order)
+        self._await_turn(entry)
         is_new = entry.pattern_id not in memory.decisions
         decision = memory.decide(entry)
         if decision.is_taken:
@@ -165,16 +166,17 @@ def run_params(
 
     `names` are those of the mixin's settings.
     """
-    others = frame.columns.difference(list(COLUMNS))
     return {
         "strategy": _strategy_params(cls, strategy, given, names),
         "host": _host_options(backtest) if backtest else {},
-        # A strategy may read all of this, and the hash of the bars knows none of it.
-        "data": {
-            "tz": _zone_of(frame),
-            "columns": {str(name): provenance.plain(frame[name]) for name in others},
-        },
+        "data": data_of(frame),
     }
+
+
+def data_of(frame: pd.DataFrame) -> dict[str, object]:
+    """What a strategy may read of its frame, and the hash of the bars knows nothing of."""
+    others = frame.columns.difference(list(COLUMNS))
+    return {"tz": _zone_of(frame), "columns": {str(name): provenance.plain(frame[name]) for name in others}}
 
 
 def origin_of(cls: type) -> Origin:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,22 +16,30 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from qml_plugin import provenance
 from qml_plugin.adapters.asked import Asked, Board, BoolArray, px_or_none, read_board
 from qml_plugin.adapters.playing import Orders, play
-from qml_plugin.adapters.recorded_run import Origin, RecordedRun, registry_of, start_of
+from qml_plugin.adapters.recorded_run import (
+    Cell,
+    Origin,
+    RecordedRun,
+    Start,
+    begun_run,
+    heartbeat,
+    now_us,
+    registry_of,
+    start_of,
+)
 from qml_plugin.adapters.settings import Settings
-from qml_plugin.adapters.vectorbt_host import host
-from qml_plugin.clock import timeframe_seconds
+from qml_plugin.adapters.vectorbt_portfolio import SIZE_TYPES, Left, equity_table, left_by, portfolio_of, trade_table
+from qml_plugin.bars import Bars
 from qml_plugin.errors import DataError, QmlError
 from qml_plugin.features import MarketFeatures
 from qml_plugin.records import BarrierRule, Decision, Pattern, Run, Setup, Signals
 
 FILLS = ("open", "close")
 _ATR_BARRIERS = BarrierRule()
-_SIZE_TYPES = ("percent", "amount", "value")
 
 
 def gate_signals(
@@ -123,55 +131,112 @@ def gate_signals(
     >>> int(gated.entries.sum()), gated.table()["reason"].iloc[0]
     (9, 'few_labels: 0 of 62 outcomes known')
     """
-    if fill not in FILLS:
-        raise DataError(f"fill {fill!r} is unknown. Use one of {', '.join(map(repr, FILLS))}.")
-    for name, cost in (("fees", fees), ("slippage", slippage)):
-        if not 0 <= cost < 1:
-            raise DataError(f"{name} is {cost!r}. It is a fraction of the price, such as 0.0002.")
-    if max_bars is not None:
-        barriers = replace(barriers, max_bars=max_bars)
     board = read_board(
         ohlcv, long_entries, short_entries, exits, short_exits, stop, target,
         symbol=symbol, timeframe=timeframe, bar_label=bar_label,
     )  # fmt: skip
-    settings = Settings.of(
-        SimpleNamespace(
-            symbol=symbol if isinstance(ohlcv, pd.DataFrame) else board.asked[0].bars.symbol,
-            timeframe=timeframe, registry=registry, mode=mode, on_skip=on_skip, barriers=barriers,
-            min_confidence=min_confidence, on_abstain=on_abstain, teachers=teachers, cost_r=cost_r,
-            gate_model=gate_model, n_neighbours=n_neighbours, seed=seed, bar_label=bar_label,
-            kelly_fraction=None, risk_cap_frac=1.0,
-        ),
+    settings, terms = settings_of(
+        {
+            "symbol": symbol if isinstance(ohlcv, pd.DataFrame) else board.asked[0].bars.symbol,
+            "timeframe": timeframe, "registry": registry, "mode": mode, "on_skip": on_skip, "barriers": barriers,
+            "min_confidence": min_confidence, "on_abstain": on_abstain, "teachers": teachers, "cost_r": cost_r,
+            "gate_model": gate_model, "n_neighbours": n_neighbours, "seed": seed, "bar_label": bar_label,
+            "max_bars": max_bars, "fill": fill, "fees": fees, "slippage": slippage,
+        },
         "gate_signals",
     )  # fmt: skip
-    terms = {"fill": fill, "fees": float(fees), "slippage": float(slippage), "max_bars": max_bars}
     return GatedSignals(board, settings, strategy, terms)
 
 
-class _ColumnRun(RecordedRun):
-    """The run of one column: its candidates are decided in time order, and its trades joined to them."""
+def settings_of(given: Mapping[str, Any], name: str) -> tuple[Settings, dict[str, Any]]:
+    """Settings of the memory, and the terms on which orders fill, of the options of `gate_signals`; messages say `name`.
 
-    def __init__(self, asked: Asked, terms: Mapping[str, Any], tz: str | None, labels: pd.Index, **common: Any) -> None:
+    Raises
+    ------
+    DataError
+        If one is refused.
+    """
+    if given["fill"] not in FILLS:
+        raise DataError(f"fill {given['fill']!r} is unknown. Use one of {', '.join(map(repr, FILLS))}.")
+    for cost in ("fees", "slippage"):
+        if not 0 <= given[cost] < 1:
+            raise DataError(f"{cost} is {given[cost]!r}. It is a fraction of the price, such as 0.0002.")
+    barriers, max_bars = given["barriers"], given["max_bars"]
+    if max_bars is not None:
+        barriers = replace(barriers, max_bars=max_bars)
+    settings = Settings.of(
+        SimpleNamespace(**{**given, "barriers": barriers, "kelly_fraction": None, "risk_cap_frac": 1.0}), name
+    )
+    costs = {cost: float(given[cost]) for cost in ("fees", "slippage")}
+    return settings, {"fill": given["fill"], **costs, "max_bars": max_bars}
+
+
+def begun_column(
+    settings: Settings,
+    strategy: str,
+    bars: Bars,
+    params: Mapping[str, object],
+    terms: Mapping[str, Any],
+    tz: str | None,
+    origin: Origin,
+    start: Start | None,
+    *,
+    parent_run_id: str | None = None,
+    columns: Mapping[str, object] | None = None,
+) -> Run:
+    """The record of a column's run as of its start: a cell of the search that it is a part of, or a backtest."""
+    return begun_run(
+        settings,
+        strategy,
+        bars,
+        {
+            "strategy": {**params, "max_bars": terms["max_bars"]},
+            "host": {"host": "vectorbt", **terms},
+            "data": {"tz": tz, "columns": dict(columns or {})},
+        },
+        origin,
+        start,
+        kind="backtest" if parent_run_id is None else "cell",
+        parent_run_id=parent_run_id,
+    )
+
+
+class ColumnRun(RecordedRun):
+    """The run of one column: its candidates are decided in time order, and its trades joined to them.
+
+    `run` is its record as of its start, and it records nothing before `commit`.
+    """
+
+    def __init__(
+        self,
+        asked: Asked,
+        run: Run,
+        settings: Settings,
+        terms: Mapping[str, Any],
+        tz: str | None,
+        start: Start | None,
+        market: MarketFeatures | None,
+    ) -> None:
         self.asked, self._at_close = asked, terms["fill"] == "close"
         super().__init__(
-            bars=asked.bars,
+            settings,
+            run.strategy_name,
+            asked.bars,
             tz=tz,
-            params={
-                "strategy": _label_params(asked.label, labels) | {"max_bars": terms["max_bars"]},
-                "host": {"host": "vectorbt", **terms},
-                "data": {"tz": tz, "columns": {}},
-            },
-            origin=Origin(_signals_sha256(asked), None, Path.cwd()),
-            **common,
+            params={},
+            origin=Origin(run.versions["strategy_source"], run.strategy_path, Path.cwd()),
+            start=start,
+            market=market,
+            cell=Cell(run, asked.bars),
         )
         self.is_taken = np.zeros(len(asked.side), np.bool_)
         self._by_fill: dict[tuple[int, int], str] = {}
 
-    def decide(self) -> None:
-        """Ask the memory about every entry."""
+    def decide(self, tick: Callable[[], None] = lambda: None) -> None:
+        """Ask the memory about every entry; `tick` is called between them."""
         memory, asked, last = self._walk, self.asked, len(self.asked.side) - 1
         for bar in np.flatnonzero(asked.side).tolist():
-            self._note_alive()
+            tick()
             setup, side = asked.setups.get(bar), int(asked.side[bar])
             entry = memory.entry(
                 bar,
@@ -195,19 +260,15 @@ class _ColumnRun(RecordedRun):
     def settle(self) -> None:
         """The outcomes that the bars resolve; after it the memory takes no more entries."""
         if self._memory is not None:
-            self.patterns, self._memory = self._memory.patterns(), None
+            self.patterns, self._memory, self._registry = self._memory.patterns(), None, None
 
-    def join(
-        self, trades: pd.DataFrame, metrics: Mapping[str, object], returns_frac: NDArray[np.float64] | None
-    ) -> None:
-        """Join the trades of a portfolio by the bar of their entry, and commit the run."""
+    def join(self, left: Left) -> None:
+        """Join the trades of a portfolio by the bar of their entry; `commit` stores what came of it."""
         gain: dict[str, float] = {}
         cost: dict[str, float] = {}
         still_open: set[str] = set()
         n_unregistered = 0
-        columns = (
-            trades[name].to_numpy() for name in ("entry_idx", "direction", "status", "pnl", "size", "entry_price")
-        )
+        columns = (left.trades[name] for name in ("entry_idx", "direction", "status", "pnl", "size", "entry_price"))
         for entry_bar, direction, status, pnl, size, px in zip(*columns, strict=True):
             key = self.pattern_of(int(entry_bar), -1 if direction else 1)
             if key is None:
@@ -218,14 +279,26 @@ class _ColumnRun(RecordedRun):
             if status == 0:
                 still_open.add(key)
         returns: dict[str, float | None] = {key: gain[key] / cost[key] for key in cost}
-        self._registry = registry_of(self._settings.registry)
-        self._close(
-            returns | dict.fromkeys(still_open), {**metrics, "n_unregistered_trades": n_unregistered}, returns_frac
-        )
+        self._reopen()
+        metrics = {**left.metrics, "n_unregistered_trades": n_unregistered}
+        self._close(returns | dict.fromkeys(still_open), metrics, left.returns_frac)
+
+    def tags_of(self, left: Left) -> list[str | None]:
+        """Ids of the patterns that trades came from."""
+        sides = np.where(left.trades["direction"] == 1, -1, 1)
+        return [
+            self.pattern_of(*where) for where in zip(left.trades["entry_idx"].tolist(), sides.tolist(), strict=True)
+        ]
 
     def fail(self, error: BaseException) -> None:
         """Record that the run did not come to its end."""
+        self._reopen()
         self._close({}, {}, None, error)
+        self.commit()
+
+    def _reopen(self) -> None:
+        """What is recorded from here on waits for `commit`."""
+        self._registry, self._cell = registry_of(self._settings.registry), Cell(self.run, self._bars)
 
 
 class GatedSignals:
@@ -244,36 +317,65 @@ class GatedSignals:
     def __init__(self, board: Board, settings: Settings, strategy: str, terms: Mapping[str, Any]) -> None:
         self.terms = dict(terms)
         self._board, self._settings = board, settings
-        self._columns: list[_ColumnRun] = []
+        self._columns: list[ColumnRun] = []
         tz = getattr(board.index, "tz", None)
-        first = board.asked[0].bars
-        start = start_of(settings, strategy, first.timeframe)
+        self._tz = None if tz is None else str(tz)
+        start = start_of(settings, strategy, board.asked[0].bars.timeframe)
+        self.search, begun = self._begun(strategy, start)
+        registry = registry_of(settings.registry)
+        if registry is not None:
+            registry.start_runs([*([self.search] if self.search is not None else []), *begun])
+        beat = heartbeat(registry, (self.search or begun[0]).run_id)
         markets: dict[int, MarketFeatures] = {}
         try:
-            for asked in board.asked:
+            for asked, run in zip(board.asked, begun, strict=True):
                 if id(asked.bars) not in markets and asked.side.any():
                     markets[id(asked.bars)] = MarketFeatures(asked.bars)
-                column = _ColumnRun(
-                    asked,
-                    self.terms,
-                    None if tz is None else str(tz),
-                    board.labels,
-                    settings=settings,
-                    strategy_name=strategy,
-                    start=start,
-                    market=markets.get(id(asked.bars)),
-                )
+                column = ColumnRun(asked, run, settings, self.terms, self._tz, start, markets.get(id(asked.bars)))
                 self._columns.append(column)
-                column.decide()
+                column.decide(beat)
+                column.settle()
         except BaseException as error:
-            for column in self._columns:
-                try:
-                    column.fail(error)
-                except QmlError as second:
-                    error.add_note(f"The run could not be recorded either: {second}")
+            self._fail(begun, error)
             raise
-        for column in self._columns:
-            column.settle()
+        self.n_feature_passes = len(markets)
+
+    def _begun(self, strategy: str, start: Start | None) -> tuple[Run | None, list[Run]]:
+        """The records as of their start: of each column, and of the search that several of them are."""
+        board = self._board
+        hashes = [_signals_sha256(asked) for asked in board.asked]
+        is_search = len(board.asked) > 1
+        search_id = provenance.run_id("columns", strategy, list(board.labels), hashes) if is_search else None
+
+        def begun(asked: Asked, sha256: str, parent_run_id: str | None) -> Run:
+            params, origin = label_params(asked.label, board.labels), Origin(sha256, None, Path.cwd())
+            return begun_column(
+                self._settings, strategy, asked.bars, params, self.terms, self._tz, origin, start, parent_run_id=parent_run_id
+            )  # fmt: skip
+
+        runs = [begun(asked, sha256, search_id) for asked, sha256 in zip(board.asked, hashes, strict=True)]
+        if search_id is None:
+            return None, runs
+        names = label_params(board.labels[0], board.labels)
+        grid = {name: provenance.plain(list(board.labels.unique(level))) for level, name in enumerate(names)}
+        # What the working tree had changed stands in the record of the search.
+        search = search_run(search_id, runs, {"search": "columns", "grid": grid})
+        return search, [replace(run, git_diff=None) for run in runs]
+
+    def _fail(self, begun: Sequence[Run], error: BaseException) -> None:
+        """Record that the gating did not come to its end."""
+        status = "failed" if isinstance(error, Exception) else "interrupted"
+        text = f"{type(error).__name__}: {error}"
+        registry = registry_of(self._settings.registry)
+        rest = [*begun[len(self._columns) :], *([self.search] if self.search is not None else [])]
+        try:
+            for column in self._columns:
+                column.fail(error)
+            for run in rest:
+                if registry is not None:
+                    registry.save_run(replace(run, status=status, finished_at=now_us(), error=text), [], [], {})
+        except QmlError as second:
+            error.add_note(f"The run could not be recorded either: {second}")
 
     def __repr__(self) -> str:
         actions = [decision.action for column in self._columns for decision in column.decisions]
@@ -309,6 +411,16 @@ class GatedSignals:
         return self._board.shaped(
             np.column_stack([getattr(column.asked.bars, self.terms["fill"]) for column in self._columns])
         )
+
+    @property
+    def labels(self) -> pd.Index:
+        """Labels of the columns."""
+        return self._board.labels
+
+    @property
+    def registry(self) -> str | None:
+        """URL of the registry, None where nothing is recorded."""
+        return self._settings.registry
 
     @property
     def runs(self) -> list[Run]:
@@ -375,9 +487,9 @@ class GatedSignals:
         MissingExtra
             If vectorbt is not installed.
         """
-        if size_type not in _SIZE_TYPES:
-            raise DataError(f"size_type {size_type!r} is unknown. Use one of {', '.join(map(repr, _SIZE_TYPES))}.")
-        return _portfolio(self._board, self._orders(), self.terms, float(init_cash), float(size), size_type, options)
+        if size_type not in SIZE_TYPES:
+            raise DataError(f"size_type {size_type!r} is unknown. Use one of {', '.join(map(repr, SIZE_TYPES))}.")
+        return portfolio_of(self._board, self._orders(), self.terms, float(init_cash), float(size), size_type, options)
 
     def record(self, pf: Any) -> GatedSignals:
         """Join the trades of a portfolio to the entries they came from, and write the runs to the registry.
@@ -413,13 +525,27 @@ class GatedSignals:
             )
         trades = pf.entry_trades.records
         self._check_fills(trades)
-        is_grouped = pf.wrapper.grouper.is_grouped()
-        returns = None if is_grouped else np.asarray(pf.returns()).reshape(shape)
-        for place, column in enumerate(self._columns):
-            own = trades[trades["col"] == place]
-            moves = None if returns is None else returns[1:, place]
-            column.join(own, _metrics(own, moves, column.asked), moves)
+        for column, left in zip(self._columns, left_by(pf, self._board.asked), strict=True):
+            column.join(left)
+            column.commit()
+        registry = registry_of(self._settings.registry)
+        if self.search is not None and registry is not None:
+            counts = {"n_points": len(self._columns), "n_finished": len(self._columns), "n_failed": 0}
+            self.search = replace(self.search, status="finished", finished_at=now_us(), metrics=counts)
+            registry.save_run(self.search, [], [], {})
         return self
+
+    def columns(self, pf: Any) -> Iterator[tuple[Run, pd.DataFrame, pd.DataFrame]]:
+        """The run, the trades and the equity of each column of a portfolio that was recorded.
+
+        Raises
+        ------
+        DataError
+            If the columns share cash.
+        """
+        index = self._board.index
+        for column, left in zip(self._columns, left_by(pf, self._board.asked), strict=True):
+            yield column.run, trade_table(left, index, column.tags_of(left)), equity_table(left, index)
 
     def pattern_of(self, entry_bar: int, side: int, column: int = 0) -> str | None:
         """Id of the pattern whose order fills at `entry_bar`, None where none asked for it."""
@@ -469,91 +595,21 @@ class GatedSignals:
             for column in self._columns
         ]
 
-    def _skipped(self, column: _ColumnRun, side: int) -> BoolArray:
+    def _skipped(self, column: ColumnRun, side: int) -> BoolArray:
         """Where an entry of `side` was skipped and closes what stands against it."""
         if self._settings.on_skip != "flat":
             return np.zeros(len(column.asked.side), np.bool_)
         skipped: BoolArray = (column.asked.side == side) & ~column.is_taken
         return skipped
 
-    def _at_fill(self, flags: Callable[[_ColumnRun], BoolArray]) -> pd.Series | pd.DataFrame:
+    def _at_fill(self, flags: Callable[[ColumnRun], BoolArray]) -> pd.Series | pd.DataFrame:
         values = np.column_stack([flags(column) for column in self._columns])
         if self.terms["fill"] == "open":
             values = np.vstack([np.zeros_like(values[:1]), values[:-1]])
         return self._board.shaped(values)
 
 
-def _portfolio(
-    board: Board, orders: list[Orders], terms: Mapping[str, Any], init_cash: float, size: float, size_type: str,
-    options: dict[str, Any],
-) -> Any:  # fmt: skip
-    """Orders on rows of their own, because vectorbt has one order per row, and then put back on their bars.
-
-    Cash and position change with orders only, so the rows between them are not needed; and one row an order needs no
-    callback, which spares the compilation that takes longer than the backtest.
-    """
-    vbt = host()
-    from vectorbt.portfolio.enums import SizeType
-
-    fixed = {
-        "price",
-        "fees",
-        "slippage",
-        "size",
-        "size_type",
-        "init_cash",
-        "cash_sharing",
-        "group_by",
-        "close",
-        "direction",
-    }
-    if refused := sorted(fixed & options.keys()):
-        raise DataError(
-            f"{refused[0]} is set by the signals and cannot be an option of portfolio(). Use vbt.Portfolio.from_signals "
-            "with gated.entries and gated.exits for a portfolio of your own."
-        )
-    n_rows, n_columns = max([1, *(len(own.bar) for own in orders)]), len(orders)
-    px = np.ones((n_rows, n_columns))
-    sizes = np.full((n_rows, n_columns), np.nan)
-    kinds = np.full((n_rows, n_columns), SizeType.TargetAmount)
-    bars = np.zeros((n_rows, n_columns), np.int64)
-    opening = {"percent": SizeType.Percent, "amount": SizeType.Amount, "value": SizeType.Value}[size_type]
-    for place, own in enumerate(orders):
-        n = len(own.bar)
-        px[:n, place], bars[:n, place] = own.px, own.bar
-        sizes[:n, place] = own.side * size
-        kinds[:n, place] = np.where(own.side == 0, SizeType.TargetAmount, opening)
-    freq = options.pop("freq", pd.Timedelta(seconds=timeframe_seconds(board.asked[0].bars.timeframe)))
-    packed = vbt.Portfolio.from_orders(
-        pd.DataFrame(px), sizes, size_type=kinds, price=px, fees=terms["fees"], slippage=terms["slippage"],
-        init_cash=init_cash, **options,
-    )  # fmt: skip
-    records = packed.order_records.copy()
-    records["idx"] = bars[records["idx"], records["col"]]
-    close = board.shaped(np.column_stack([asked.bars.close for asked in board.asked]))
-    wrapper = vbt.ArrayWrapper.from_obj(close, freq=freq)
-    return vbt.Portfolio(wrapper, close, records, packed.log_records, np.full(n_columns, init_cash), cash_sharing=False)
-
-
-def _metrics(trades: pd.DataFrame, moves: NDArray[np.float64] | None, asked: Asked) -> dict[str, object]:
-    """What the host says of a column: trades, and what became of the equity."""
-    closed = trades["return"].to_numpy(float)[trades["status"].to_numpy() == 1]
-    metrics: dict[str, object] = {"n_trades": len(closed)}
-    metrics["trade_win_share"] = float((closed > 0).mean()) if len(closed) else math.nan
-    metrics["buy_hold_return_frac"] = float(asked.bars.close[-1] / asked.bars.close[0] - 1)
-    if moves is None:
-        return metrics
-    equity = np.cumprod(np.concatenate([[1.0], 1 + moves]))
-    year = 365.25 * 86_400 / timeframe_seconds(asked.bars.timeframe)
-    spread = moves.std(ddof=1)
-    return metrics | {
-        "return_frac": float(equity[-1] - 1),
-        "max_drawdown_frac": float((equity / np.maximum.accumulate(equity) - 1).min()),
-        "sharpe_annual": float(moves.mean() / spread * math.sqrt(year)) if spread > 0 else math.nan,
-    }
-
-
-def _label_params(label: Hashable, labels: pd.Index) -> dict[str, object]:
+def label_params(label: Hashable, labels: pd.Index) -> dict[str, object]:
     """What tells a column from the others, by the names of the levels of its label."""
     parts = label if isinstance(label, tuple) else (label,)
     names = [
@@ -561,6 +617,21 @@ def _label_params(label: Hashable, labels: pd.Index) -> dict[str, object]:
         for i, name in enumerate(labels.names)
     ]
     return {str(name): provenance.plain(part) for name, part in zip(names, parts, strict=True)}
+
+
+def search_run(run_id: str, runs: Sequence[Run], about: Mapping[str, object]) -> Run:
+    """The record of a search as of its start, whose cells are `runs`; it is no trial of its own."""
+    first = runs[0]
+    hashes = dict.fromkeys(run.data_hash for run in runs)
+    return replace(
+        first,
+        run_id=run_id,
+        parent_run_id=None,
+        kind="sweep",
+        symbol=", ".join(dict.fromkeys(run.symbol for run in runs)),
+        data_hash=first.data_hash if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest(),
+        params={"sweep": about, "host": first.params["host"], "data": first.params["data"]},
+    )
 
 
 def _signals_sha256(asked: Asked) -> str:

@@ -10,6 +10,7 @@ import typer
 
 from qml_plugin import __version__
 from qml_plugin.cli.audit import audit
+from qml_plugin.cli.certify import certify
 from qml_plugin.cli.decisions import decisions
 from qml_plugin.cli.engines import compare_engines
 from qml_plugin.cli.features import features_app, warmup
@@ -18,6 +19,7 @@ from qml_plugin.cli.models import models_app, train
 from qml_plugin.cli.runs import runs_app
 from qml_plugin.cli.setups import setups
 from qml_plugin.cli.similar import similar
+from qml_plugin.cli.studies import studies_app
 from qml_plugin.cli.sweeps import sweep, walk_forward
 from qml_plugin.cli.terminal import (
     DEFAULT_DB,
@@ -49,6 +51,7 @@ app.add_typer(db_app, name="db")
 app.add_typer(features_app, name="features")
 app.add_typer(models_app, name="models")
 app.add_typer(runs_app, name="runs")
+app.add_typer(studies_app, name="study")
 
 
 def _print_version(is_asked: bool) -> None:
@@ -110,6 +113,7 @@ def stats(db: Db = DEFAULT_DB, as_json: AsJson = False) -> None:
 
 
 app.command()(vrd)
+app.command()(certify)
 app.command()(audit)
 app.command()(similar)
 app.command()(setups)

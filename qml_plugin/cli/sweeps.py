@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from qml_plugin.cli.terminal import (
     print_table,
     say,
     telling_of_compilation,
+    writing,
 )
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ GridOption = Annotated[list[str], typer.Option("--grid", metavar="NAME=VALUES", 
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", help="Worker processes; -1 for one on each processor. 1 unless given; with --backend dask or ray, all of the cluster.")]  # fmt: skip
 Backend = Annotated[str | None, typer.Option(help="Where the workers are: loky (this machine), dask (DASK_SCHEDULER_ADDRESS) or ray (RAY_ADDRESS).")]  # fmt: skip
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the same search that was interrupted.")]
+Pooled = Annotated[bool, typer.Option("--pooled", help="Let the symbols of a point learn from one another: one gate over all.")]  # fmt: skip
 Search = Annotated[str, typer.Option(help="grid, random, or tpe, which needs Optuna.")]
 Points = Annotated[int | None, typer.Option("--points", help="How many points of a random or TPE search.")]
 Objective = Annotated[str, typer.Option(help="Metric to maximise, such as sharpe_annual or return_frac.")]
@@ -41,13 +44,15 @@ Seed = Annotated[int, typer.Option(help="Of a random or TPE search.")]
 Registry = Annotated[str | None, typer.Option("--db", metavar="URL", help="Registry to record in; none without it.", envvar="QML_DB")]  # fmt: skip
 Options = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An option of the host, a setting or a parameter, the same for all points: cash=1e6, commission=0.001, mode=shadow.")]  # fmt: skip
 Folder = Annotated[Path | None, typer.Option(help="Where the folder of the search is made.")]
+Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page of charts too, and its numbers as .csv beside it.")]  # fmt: skip
 
 
 def sweep(
     strategy: Strategy, data: DataFile, grid: GridOption, jobs: Jobs = None, backend: Backend = None, resume: Resume = False, search: Search = "grid",
     points: Points = None, objective: Objective = "sharpe_annual", time_limit: TimeLimit = None, retries: Retries = 1,
-    seed: Seed = 0, db: Registry = None, options: Options = None, folder: Folder = None,
+    seed: Seed = 0, db: Registry = None, options: Options = None, folder: Folder = None, pooled: Pooled = False,
     out: Annotated[Path | None, typer.Option(help="Write the whole table to this .csv or .parquet file.")] = None,
+    html: Html = None,
 ) -> None:  # fmt: skip
     """Run a strategy at many points of a grid, in parallel; trades and equity of each are kept. Exit code 1 if any failed.
 
@@ -59,15 +64,21 @@ def sweep(
 
     if out is not None:
         check_target(out, may_replace=True)
+    _check_page(html)
     with _interruptible(), telling_of_compilation():
         arguments = _common(strategy, data, grid, options, search, jobs)
         result = run(
             *arguments[:3], n_jobs=jobs, backend=backend, resume=resume, search=search, n_points=points, objective=objective, registry=db,
-            time_limit_s=time_limit, retries=retries, seed=seed, folder=folder, **arguments[3],
+            time_limit_s=time_limit, retries=retries, seed=seed, folder=folder, pooled=pooled, **arguments[3],
         )  # fmt: skip
     if out is not None:
         write_table(result.table, out)
     _print_sweep(result)
+    if html is not None:
+        from qml_plugin.report.sweep_page import write_sweep_page
+
+        with writing(html):
+            say(f"page      {write_sweep_page(result, html)[0]}")
     if len(result.failed):
         raise typer.Exit(1)
 
@@ -82,7 +93,7 @@ def walk_forward(
     by: Annotated[str, typer.Option(help="How to choose: plateau, objective or a metric.")] = "plateau",
     jobs: Jobs = None, backend: Backend = None, resume: Resume = False, search: Search = "grid", points: Points = None,
     objective: Objective = "sharpe_annual", time_limit: TimeLimit = None, retries: Retries = 1, seed: Seed = 0,
-    db: Registry = None, options: Options = None, folder: Folder = None,
+    db: Registry = None, options: Options = None, folder: Folder = None, html: Html = None,
 ) -> None:  # fmt: skip
     """Search in each training window, trade the next one with the choice, and stitch those windows. Exit code 1 if any failed.
 
@@ -90,6 +101,7 @@ def walk_forward(
     """
     from qml_plugin.sweeps import walk_forward as run
 
+    _check_page(html)
     with _interruptible(), telling_of_compilation():
         arguments = _common(strategy, data, grid, options, search, jobs)
         result = run(
@@ -109,6 +121,11 @@ def walk_forward(
         f"{percent(metrics['max_drawdown_frac'])}, {int(metrics['n_trades'])} trades; purge {result.purge_bars} bars"
     )
     say(f"folder    {result.folder}")
+    if html is not None:
+        from qml_plugin.report.walk_forward_page import write_walk_forward_page
+
+        with writing(html):
+            say(f"page      {write_walk_forward_page(result, html)[0]}")
     if len(result.failed):
         say(
             inert(
@@ -116,6 +133,17 @@ def walk_forward(
             )
         )
         raise typer.Exit(1)
+
+
+def _check_page(html: Path | None) -> None:
+    """Refuse a page that could not be written in the end, before anything is run."""
+    from qml_plugin.errors import DataError
+    from qml_plugin.features.table import check_folder
+
+    if html is not None:
+        check_folder(html)
+        if html.is_dir():
+            raise DataError(f"{html} is a folder. Name a file in it, such as {html / 'page.html'}.")
 
 
 def _common(
@@ -215,6 +243,7 @@ def _interruptible() -> Iterator[None]:
     except KeyboardInterrupt as error:
         for note in getattr(error, "__notes__", ["Nothing had been run."])[:1]:
             typer.echo(f"stopped. {note.replace('resume=True', '--resume')}", err=True)
+        gc.freeze()  # whoever pressed Ctrl-C does not wait for the garbage of all libraries
         raise typer.Exit(128 + (stopped or [signal.SIGINT])[0]) from None
     finally:
         signal.signal(signal.SIGTERM, before)

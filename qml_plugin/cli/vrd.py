@@ -141,6 +141,14 @@ def _told(found: StrategyValidation, folder: Path) -> str:
     v = found.validation
     say(inert(f"{v.verdict.word}  {v.strategy_name} {v.symbol} {v.timeframe}".rstrip()))
     say(inert(v.verdict.sentence))
+    if v.trials is not None and v.trials.failed:
+        first = v.trials.failed[0]
+        n_all = v.trials.n_trials + len(v.trials.failed)
+        say(
+            inert(
+                f"{len(v.trials.failed)} of {n_all} trials failed; the first, {first.parameters}, with {first.reason}"
+            )
+        )
     if found.n_attempts is not None:
         say(f"attempt {found.n_attempts} of {v.strategy_name} on these bars")
     say()

@@ -11,14 +11,14 @@ from qml_plugin.bars import Bars
 from qml_plugin.clock import isoformat
 from qml_plugin.errors import DataError, FeatureMismatch, LookAheadError
 from qml_plugin.features import CATALOGUE, MarketFeatures, entry_features
-from qml_plugin.features.catalogue import difference
 from qml_plugin.features.kernels import wilder_atr
 from qml_plugin.gate import Judgement, kelly_risk_frac
 from qml_plugin.gate.predictor import XGBoostPredictor
 from qml_plugin.labels.outcomes import barrier_outcome, barriers_for, fill_bar, last_resolving_bar
 from qml_plugin.memory.explained import Explained
-from qml_plugin.memory.past import NEIGHBOUR_FEATURES, Past, Resolved
+from qml_plugin.memory.past import NEIGHBOUR_FEATURES, Resolved
 from qml_plugin.memory.policy import Policy
+from qml_plugin.memory.pooled import PooledPast
 from qml_plugin.records import (
     BarrierRule,
     Decision,
@@ -47,6 +47,9 @@ class PatternMemory:
         skipped.
     market : MarketFeatures, optional
         Of `bars`, where several memories walk over them: the features are then computed once.
+    pool : PooledPast, optional
+        A past to share with memories of other series; it has the snapshot and the policy. Entries of all of them must then
+        come in time order.
 
     Attributes
     ----------
@@ -57,14 +60,16 @@ class PatternMemory:
 
     Point in time
     -------------
-    `decide` uses bars up to ``entry.bar`` and patterns with ``resolved_at <= entry.known_at``.
+    `decide` uses bars up to ``entry.bar`` and patterns with ``resolved_at <= entry.known_at``, of a pool those of every
+    series.
 
     Raises
     ------
     FeatureMismatch
         If `known` holds another feature set than this version computes.
     DataError
-        If `bars` are none, `market` is of others, or there is a frozen model and no ``min_confidence``.
+        If `bars` are none, `market` is of others, there is a frozen model and no ``min_confidence``, or `known` or
+        `policy` comes beside a pool.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class PatternMemory:
         *,
         frozen: XGBoostPredictor | None = None,
         market: MarketFeatures | None = None,
+        pool: PooledPast | None = None,
     ) -> None:
         if not isinstance(bars, Bars):
             raise DataError(
@@ -83,15 +89,11 @@ class PatternMemory:
             )
         if market is not None and market.bars is not bars:
             raise DataError("the market features given are of other bars. Use MarketFeatures(bars) of the same bars.")
-        known = known if known is not None else KnownPatterns.empty(CATALOGUE.feature_set, len(CATALOGUE))
-        if known.feature_set != CATALOGUE.feature_set:
-            raise FeatureMismatch(
-                f"the snapshot holds feature set {known.feature_set[:12]}, this version computes {CATALOGUE.feature_set[:12]}: "
-                f"it was recorded {difference(known.versions) if known.versions else 'by another version'}. "
-                "Record the history again with this version: patterns of other feature sets stay in the registry."
-            )
+        if pool is not None and (known is not None or policy is not None):
+            raise DataError("a memory in a pool has the pool's snapshot and policy. Give them to PooledPast alone.")
+        self._pool = pool if pool is not None else PooledPast(known, policy)
         self.bars = bars
-        self.policy = policy or Policy()
+        self.policy = self._pool.policy
         if frozen is not None and self.policy.min_confidence is None:
             raise DataError(
                 "a frozen model was given without min_confidence. Say below which P(win) an entry is skipped."
@@ -108,9 +110,9 @@ class PatternMemory:
         self._model_inputs = (*CATALOGUE.names, "entry_side", *NEIGHBOUR_FEATURES)
         self._entry_bars: dict[str, list[int]] = {}
         self._atr: FloatArray | None = None
-        self._past = Past(known, self.policy)
+        self._past = self._pool.past
         self._explained: Explained | None = None
-        self._as_of = np.iinfo(np.int64).min
+        self._pool.join(self)
 
     def entry(
         self,
@@ -206,17 +208,17 @@ class PatternMemory:
         pattern_id = entry.pattern_id
         if pattern_id in self.decisions:
             return self.decisions[pattern_id]
-        if entry.known_at < self._as_of:
+        if entry.known_at < self._pool.as_of:
             raise LookAheadError(
-                f"entry of {isoformat(entry.known_at)} came after one of {isoformat(int(self._as_of))}. "
+                f"entry of {isoformat(entry.known_at)} came after one of {isoformat(self._pool.as_of)}. "
                 "A memory only moves forwards; sort the entries by time, or use a new PatternMemory."
             )
-        self._as_of = entry.known_at
+        self._pool.as_of = entry.known_at
         features = self._features(entry)
         if self.policy.mode == "record":
             decision = Decision(pattern_id, "take", "record_only")
         else:
-            self._advance(entry)
+            self._pool.advance(entry.known_at)
             decision = self._score(pattern_id, entry, features)
         self._entries[pattern_id] = (entry, features)
         self._entry_bars.setdefault(entry.strategy, []).append(entry.bar)
@@ -254,6 +256,24 @@ class PatternMemory:
                 confidence=self.decisions[pattern_id].confidence,
             )
             for pattern_id, (entry, features) in self._entries.items()
+        ]
+
+    def newly_resolved(self, as_of: int) -> list[Resolved]:
+        """Entries of this series that teach, and whose outcome has become known by `as_of` since this was last asked."""
+        through_bar = int(np.searchsorted(self.bars.known_at, as_of, side="right")) - 1
+        return [
+            Resolved(
+                pattern_id=pattern_id,
+                group=f"{self.bars.symbol}|{self.bars.timeframe}",
+                side=self._entries[pattern_id][0].side,
+                known_at=self._entries[pattern_id][0].known_at,
+                resolved_at=outcome.resolved_at,
+                is_win=outcome.is_win,
+                r_multiple=outcome.r_multiple,
+                features=self._entries[pattern_id][1].astype(np.float32),
+            )
+            for pattern_id, outcome in self._resolve_open(through_bar).items()
+            if self.policy.teachers == "shadow" or self.decisions[pattern_id].is_taken
         ]
 
     def _refuse_foreign(self, entry: Entry) -> None:
@@ -297,24 +317,6 @@ class PatternMemory:
                 del self._open[pattern_id]
         self._outcomes |= resolved
         return resolved
-
-    def _advance(self, entry: Entry) -> None:
-        own = [
-            Resolved(
-                pattern_id=pattern_id,
-                group=f"{entry.symbol}|{entry.timeframe}",
-                side=self._entries[pattern_id][0].side,
-                known_at=self._entries[pattern_id][0].known_at,
-                resolved_at=outcome.resolved_at,
-                is_win=outcome.is_win,
-                r_multiple=outcome.r_multiple,
-                features=self._entries[pattern_id][1].astype(np.float32),
-            )
-            for pattern_id, outcome in self._resolve_open(entry.bar).items()
-            if self.policy.teachers == "shadow" or self.decisions[pattern_id].is_taken
-        ]
-        self._past.advance(entry.known_at, own, self.decisions)
-        self._past.open_epoch()
 
     def _score(self, pattern_id: str, entry: Entry, features: FloatArray) -> Decision:
         past = self._past

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from qml_plugin.errors import DataError
-from qml_plugin.registry.ledger import SWEEP, RunLedger
+from qml_plugin.registry.ledger import NO_TRIALS, RunLedger
 
 ParsedRun = Mapping[str, Any]
 
@@ -230,7 +230,7 @@ def best_runs(
     """
     if n < 1:
         raise DataError(f"n is {n!r}. Ask for at least 1 run.")
-    runs = [run for run in ledger.get_runs(ALL, strategy=strategy, symbol=symbol) if run["kind"] != SWEEP]
+    runs = [run for run in ledger.get_runs(ALL, strategy=strategy, symbol=symbol) if run["kind"] not in NO_TRIALS]
     name = _metric_of(metric, runs)
     if across:
         return [_ranking(name, None, None, len(runs), runs, n)]
@@ -262,7 +262,7 @@ def find_series(ledger: RunLedger, strategy: str, *, data_hash: str | None = Non
     found: dict[str, ParsedRun] = {
         run["data_hash"]: run
         for run in runs
-        if run["kind"] != SWEEP and (data_hash is None or run["data_hash"].startswith(data_hash))
+        if run["kind"] not in NO_TRIALS and (data_hash is None or run["data_hash"].startswith(data_hash))
     }
     if not found:
         asked = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,10 +24,11 @@ from qml_plugin.registry.trial_rows import stored_rows, trial_entries
 _RUNS = experiments.c
 # A run on a host that cannot be seen from here counts as dead when it has been silent for this long.
 SILENT = timedelta(hours=1)
-# A sweep is no trial of its own: its cells are.
-SWEEP = "sweep"
+# A sweep or a study is no trial of its own: its cells are.
+NO_TRIALS = ("sweep", "study")
 STATES = ("running", "finished", "failed", "interrupted")
 _LONGEST_ID = 200
+_IDS_AT_ONCE = 500
 _LATEST_FIRST = (sa.func.coalesce(_RUNS.finished_at, _RUNS.started_at).desc(), _RUNS.run_id)
 
 
@@ -51,26 +52,31 @@ class RunLedger:
         DataError
             If the run has another status, or a value that cannot be stored.
         """
-        if run.status != "running":
-            raise DataError(f"run {run.run_id} is {run.status!r}. Only a run of status 'running' can be started.")
+        self.start_runs([run])
+
+    def start_runs(self, runs: Sequence[Run]) -> None:
+        """Record runs that begin together, all of them or none.
+
+        Parameters
+        ----------
+        runs : sequence of Run
+            As for `start_run`.
+
+        Raises
+        ------
+        DataError
+            As for `start_run`.
+        """
+        for run in runs:
+            if run.status != "running":
+                raise DataError(f"run {run.run_id} is {run.status!r}. Only a run of status 'running' can be started.")
         own, now = Process.own(), _now()
-        row = run_row(run) | {
-            "host": own.host,
-            "pid": own.pid,
-            "process_started": own.started,
-            "heartbeat_at": now,
-        }
-        is_this = _RUNS.run_id == run.run_id
+        alive = {"host": own.host, "pid": own.pid, "process_started": own.started, "heartbeat_at": now}
+        rows = [run_row(run) | alive for run in runs]
         with self._database.write() as connection:
             _mark_dead(connection, now)
-            status = connection.scalar(sa.select(_RUNS.status).where(is_this))
-            if status == "finished":
-                return
-            _keep_diff(connection, run)
-            if status is None:
-                connection.execute(sa.insert(experiments).values(**row))
-            else:
-                connection.execute(sa.update(experiments).where(is_this).values(**row))
+            for run, row in zip(runs, rows, strict=True):
+                _start(connection, run, row)
 
     def note_alive(self, run_id: str) -> None:
         """Note that a run is still at work, so that other hosts do not take it for dead.
@@ -172,6 +178,21 @@ class RunLedger:
         conditions = [column == value for column, value in asked if value is not None]
         with self._database.read() as connection:
             return list(newest_runs(connection, limit, *conditions))
+
+    def finished_of(self, run_ids: Sequence[str]) -> set[str]:
+        """Those of some runs that are recorded as finished.
+
+        Parameters
+        ----------
+        run_ids : sequence of str
+            Whole ids.
+        """
+        found: set[str] = set()
+        with self._database.read() as connection:
+            for first in range(0, len(run_ids), _IDS_AT_ONCE):
+                is_asked = _RUNS.run_id.in_(run_ids[first : first + _IDS_AT_ONCE])
+                found |= set(connection.scalars(sa.select(_RUNS.run_id).where(is_asked, _RUNS.status == "finished")))
+        return found
 
     def get_decisions(self, run_id: str) -> list[dict[str, Any]]:
         """What a run decided, by ``pattern_id``.
@@ -319,6 +340,19 @@ class RunLedger:
         return table
 
 
+def _start(connection: sa.Connection, run: Run, row: Row) -> None:
+    """Write the start of a run, unless an earlier one of the same id finished."""
+    is_this = _RUNS.run_id == run.run_id
+    status = connection.scalar(sa.select(_RUNS.status).where(is_this))
+    if status == "finished":
+        return
+    _keep_diff(connection, run)
+    if status is None:
+        connection.execute(sa.insert(experiments).values(**row))
+    else:
+        connection.execute(sa.update(experiments).where(is_this).values(**row))
+
+
 def close_run(connection: sa.Connection, run: Run, row: Row, decisions: list[Row]) -> None:
     """Write the end of a run, unless it did not finish and an earlier run of the same id did."""
     is_this = _RUNS.run_id == run.run_id
@@ -373,7 +407,7 @@ def _keep_diff(connection: sa.Connection, run: Run) -> None:
 
 
 def _n_trials(connection: sa.Connection, strategy_name: str, data_hash: str) -> int:
-    is_trial = (_RUNS.strategy_name == strategy_name, _RUNS.data_hash == data_hash, _RUNS.kind != SWEEP)
+    is_trial = (_RUNS.strategy_name == strategy_name, _RUNS.data_hash == data_hash, _RUNS.kind.not_in(NO_TRIALS))
     return int(connection.scalar(sa.select(sa.func.count()).select_from(experiments).where(*is_trial)) or 0)
 
 

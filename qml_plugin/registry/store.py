@@ -45,6 +45,11 @@ class RunStore(RunLedger):
         return self._database.url
 
     @property
+    def shown_url(self) -> str:
+        """The URL as it may be shown: without a password, and with the whole path of a file."""
+        return self._database.name if self.file is None else f"sqlite:///{self.file}"
+
+    @property
     def file(self) -> Path | None:
         """The file of the database; None where it is on a server or in memory."""
         return self._database.path

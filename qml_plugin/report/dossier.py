@@ -29,7 +29,7 @@ _SENTENCES = {
     "DEPLOY": "The edge holds.",
     "CAUTION": "An edge, with a reservation.",
     "REJECT": "No edge was shown.",
-    "INSUFFICIENT": "Nothing can be said yet.",
+    "INSUFFICIENT": "Too little to go on.",
 }
 _MOST_ATTEMPTS, _MOST_RELATIONS, _MOST_SURFACES, _MOST_TRIALS = 300, 20, 3, 300
 _PER_BAR, _PER_TRADE = "Sharpe ratio a bar", "mean result of a trade"
@@ -86,7 +86,7 @@ def render_dossier(found: StrategyValidation) -> str:
     """
     v = found.validation
     record = _record(found)
-    reasons = {step.name: step.reason for step in v.steps if step.reason}
+    reasons = {step.name: step.reason.rstrip(".") for step in v.steps if step.reason}
     moves = None if not v.moves else draw.moves_figure(v.moves, _centre(v))
     charts = record.charts() | {
         "decay": _decay(v, record),
@@ -105,6 +105,7 @@ def render_dossier(found: StrategyValidation) -> str:
         max_drawdown=float(-draw.drawdown(record.equity).min()) if len(record.equity) else None, trials=_trials(v),
         attempts=found.attempts[::-1][:_MOST_ATTEMPTS], relations=v.attribution.relations[:_MOST_RELATIONS] if v.attribution else (),
         benchmark=_benchmark(v), is_returns=found.bars is None, regime_names=REGIMES,
+        period_bars=_period_bars(v),
     )  # fmt: skip
 
 
@@ -227,6 +228,15 @@ def _benchmark(v: Validation) -> dict[str, float] | None:
         "return_frac": float(w.equity[-1] - 1), "market_frac": float(np.prod(1 + w.market) - 1),
         "exposure": float(np.mean(w.exposure)), "held_frac": float((w.exposure != 0).mean()),
     }  # fmt: skip
+
+
+def _period_bars(v: Validation) -> list[tuple[int, int]]:
+    """First and last bar of each period; none where only returns are known."""
+    if v.walk is None or v.periods is None:
+        return []
+    code = v.periods.code
+    places = [np.flatnonzero(code == i) for i in range(len(v.periods.rows))]
+    return [(int(v.walk.bar[rows[0]]), int(v.walk.bar[rows[-1]])) for rows in places]
 
 
 def _trials(v: Validation) -> dict[str, Any] | None:

@@ -114,7 +114,7 @@ def drawdown_figure(x: Sequence[Any] | NDArray[Any], equity: FloatArray, *, is_t
         line={"color": ORANGE, "width": 1.2}, hovertemplate="%{y:.1%}<extra>drawdown</extra>",
     )  # fmt: skip
     _time_axis(figure, is_time)
-    figure.update_yaxes(title_text="below the highest", tickformat=".0%")
+    figure.update_yaxes(title_text="below the highest", tickformat=".2~%")
     return figure
 
 
@@ -164,7 +164,7 @@ def null_figure(null: NullResult, unit: str) -> go.Figure:
 
 
 def fan_figure(paths: MonteCarlo, years: float) -> go.Figure:
-    """Chart of the equity of resampled paths: the middle, half and nine tenths of them, and the line of ruin.
+    """Chart of the equity of resampled paths: the middle, half and nine tenths of them; the line of ruin where it is near.
 
     Parameters
     ----------
@@ -193,9 +193,13 @@ def fan_figure(paths: MonteCarlo, years: float) -> go.Figure:
         customdata=np.column_stack([low, high]),
         hovertemplate="month %{x:.1f}: %{y:.3f} (nine tenths: %{customdata[0]:.3f} to %{customdata[1]:.3f})<extra></extra>",
     )  # fmt: skip
-    figure.add_hline(y=paths.ruin_equity, line={"color": ORANGE, "width": 1.5, "dash": "dash"})
+    lowest, highest = float(low.min()), float(high.max())
+    is_near = lowest - paths.ruin_equity <= 3 * (highest - lowest)  # else it would press the paths flat
+    if is_near:
+        figure.add_hline(y=paths.ruin_equity, line={"color": ORANGE, "width": 1.5, "dash": "dash"})
     figure.add_annotation(
-        x=0, xref="paper", xanchor="left", y=paths.ruin_equity, yanchor="bottom", text="ruin", showarrow=False,
+        x=0, xref="paper", xanchor="left", y=paths.ruin_equity if is_near else 0, yref="y" if is_near else "paper",
+        yanchor="bottom", text="ruin" if is_near else f"ruin, at {paths.ruin_equity:g}, lies far below", showarrow=False,
         font={"color": ORANGE, "size": 11},
     )  # fmt: skip
     figure.update_xaxes(title_text="months")
@@ -307,7 +311,7 @@ def decay_figure(decay: Decay, x: NDArray[Any], per_year: float, *, is_time: boo
         x=at, y=mean, mode="lines+markers", line={"color": BLUE, "width": 1.8}, hovertemplate="%{y:+.1%} a year<extra></extra>"
     )  # fmt: skip
     figure.update_yaxes(
-        title_text="excess a year", tickformat="+.0%", zeroline=True, zerolinecolor=SLATE, zerolinewidth=1
+        title_text="excess a year", tickformat="+.2~%", zeroline=True, zerolinecolor=SLATE, zerolinewidth=1
     )
     _time_axis(figure, is_time)
     return figure

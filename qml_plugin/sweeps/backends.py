@@ -37,11 +37,9 @@ def backend_of(backend: str | None, n_jobs: int | None, time_limit_s: float | No
             "has been told to use." + (f" Did you mean {near[0]!r}?" if near else "")
         )
     n_jobs = n_active if n_jobs is None else n_jobs
-    if n_jobs is not None and (not isinstance(n_jobs, int) or isinstance(n_jobs, bool) or n_jobs == 0):
-        raise DataError(f"n_jobs is {n_jobs!r}. It is a number of processes, or -1 for one on each processor.")
+    n_here = n_workers(1 if n_jobs is None else n_jobs)
     chosen = backend or named
     if chosen == "loky":
-        n_here = n_workers(1 if n_jobs is None else n_jobs)
         return Loky(n_here, is_inside=n_here == 1 and time_limit_s is None)
     n_most = None if n_jobs is None or n_jobs < 0 else n_jobs
     if chosen == "ray":

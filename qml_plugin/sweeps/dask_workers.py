@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ from typing import Any
 import joblib
 
 from qml_plugin.errors import DataError, MissingExtra, QmlError
-from qml_plugin.sweeps.remote import answer, attempt, died, sent
+from qml_plugin.sweeps.remote import answer, answered, died, sent
 from qml_plugin.sweeps.workers import ENVIRONMENT
 
 _LOOK_S = 0.5
@@ -111,7 +112,7 @@ class Dask:
     def submit(self, address: str, content: bytes, path: tuple[str, ...]) -> Any:
         """A future of Dask of a call on one worker."""
         data = self._client.scatter([content], workers=[address], hash=False, timeout=_SEND_S)[0]
-        return self._client.submit(attempt, path, data, workers=[address], pure=False, retries=0)
+        return self._client.submit(answered, path, data, workers=[address], pure=False, retries=0)
 
     def restart(self, address: str) -> None:
         """Start the process of a worker anew, without waiting for it."""
@@ -183,7 +184,7 @@ class _DaskWorker:
         try:
             if self._is_lost:
                 raise KeyError(self._address)
-            self._task = self._of.submit(self._address, content, arguments[0].path)
+            self._task = self._of.submit(self._address, content, tuple(sys.path))
             self._task.add_done_callback(lambda task: _passed_on(task, future))
         except (KeyError, OSError, TimeoutError):  # what Dask says of a worker that it does not know, or cannot reach
             died(future)

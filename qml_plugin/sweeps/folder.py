@@ -7,7 +7,9 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -67,9 +69,16 @@ class Folder:
             )
         return pd.read_parquet(file)
 
+    def claim(self, manifest: Mapping[str, Any]) -> None:
+        """Write the manifest of a sweep that begins; DataError where another process was faster."""
+        if (there := self.read_manifest()) is not None:
+            self.refuse_if_at_work(there)
+        self.write_manifest(manifest)
+
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        for name in ("cells", *_TABLES):
-            (self.path / name).mkdir(parents=True, exist_ok=True)
+        with writing(self.path):
+            for name in ("cells", *_TABLES):
+                (self.path / name).mkdir(parents=True, exist_ok=True)
         _replace(self.path / "manifest.json", _json({"version": VERSION, **manifest}))
 
     def read_manifest(self) -> dict[str, Any] | None:
@@ -94,6 +103,13 @@ class Folder:
             )
         return manifest
 
+    def note_end(self, manifest: Mapping[str, Any], status: str) -> None:
+        """Write how the sweep ended; where that is impossible it is said, and costs nothing: a dead process is noticed."""
+        try:
+            self.write_manifest({**manifest, "status": status})
+        except SweepWriteError as error:
+            warnings.warn(f"the end of the sweep could not be noted: {error}", RuntimeWarning, stacklevel=3)
+
     def refuse_if_at_work(self, manifest: Mapping[str, Any]) -> None:
         """DataError where another living process is at this very sweep."""
         process = Process(**manifest["process"])
@@ -107,12 +123,14 @@ class Folder:
         number = 1
         while (aside := self.path.with_name(f"{self.path.name}.before-{number}")).exists():
             number += 1
-        self.path.rename(aside)
+        with writing(self.path):
+            self.path.rename(aside)
         return aside
 
     def clear(self) -> None:
         """Remove a sweep that is to be replaced."""
-        shutil.rmtree(self.path)
+        with writing(self.path):
+            shutil.rmtree(self.path)
 
     def _cell(self, run_id: str) -> Path:
         return self.path / "cells" / f"{run_id}.json"
@@ -128,6 +146,15 @@ def in_parquet(table: pd.DataFrame) -> bytes:
     return packed.getvalue()
 
 
+def home_of(given: str | Path | None, registry_file: Path | None) -> Path:
+    """Where the folders of sweeps are: where the caller says, beside the file of the registry, or in ``results/sweeps``."""
+    if given is not None:
+        return Path(given).absolute()
+    if registry_file is not None:
+        return registry_file.with_name(f"{registry_file.name}.sweeps")
+    return Path("results/sweeps").absolute()
+
+
 def finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
     """Numbers as JSON holds them: NaN and infinities are null."""
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
@@ -141,11 +168,24 @@ def _replace(file: Path, content: bytes) -> None:
     """Write a file to a temporary name, and rename it when it is whole."""
     scratch = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        scratch.write_bytes(content)
-        scratch.replace(file)
+        with writing(file):
+            scratch.write_bytes(content)
+            scratch.replace(file)
+    except BaseException:
+        with suppress(OSError):
+            scratch.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Within the block an error of the file system is a `SweepWriteError` that names the path and the way out."""
+    try:
+        yield
     except OSError as error:
-        scratch.unlink(missing_ok=True)
-        raise SweepWriteError(f"{file} cannot be written: {error.strerror or error}. Free space and resume.") from error
+        raise SweepWriteError(
+            f"{path} cannot be written: {error.strerror or error}. Free space, or choose another folder, and resume."
+        ) from error
 
 
 class SweepWriteError(QmlError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -12,7 +13,7 @@ from typing import Any
 import joblib
 
 from qml_plugin.errors import MissingExtra, QmlError
-from qml_plugin.sweeps.remote import Answer, answer, attempt, died, sent
+from qml_plugin.sweeps.remote import Answer, answer, answered, died, sent
 from qml_plugin.sweeps.workers import ENVIRONMENT
 
 
@@ -73,7 +74,7 @@ class Ray:
 
 class _Actor:
     def attempt(self, path: tuple[str, ...], content: bytes) -> Answer:
-        return attempt(path, content)
+        return answered(path, content)
 
 
 class _RayWorker:
@@ -85,7 +86,7 @@ class _RayWorker:
     def submit(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
         future: Future[Any] = Future()
         try:
-            reference = self._actor.attempt.remote(arguments[0].path, sent(call, arguments))
+            reference = self._actor.attempt.remote(tuple(sys.path), sent(call, arguments))
             reference.future().add_done_callback(lambda done: self._passed_on(done, future))
         except Exception as error:  # noqa: BLE001 whoever asks for the result gets it
             answer(future, (None, error))

@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from qml_plugin.errors import DataError
-from qml_plugin.sweeps.workers import words_of
+from qml_plugin.sweeps.failures import words_of
 
 Answer = tuple[Any, Exception | None]
 
@@ -23,7 +23,7 @@ def sent(call: Callable[..., Any], arguments: tuple[Any, ...]) -> bytes:
     return content
 
 
-def attempt(path: tuple[str, ...], content: bytes) -> Answer:
+def answered(path: tuple[str, ...], content: bytes) -> Answer:
     """Make a call that was `sent`; its result, or the error that it raised in a form that can be sent back."""
     sys.path += [place for place in path if place not in sys.path]
     try:
@@ -34,7 +34,7 @@ def attempt(path: tuple[str, ...], content: bytes) -> Answer:
 
 
 def answer(future: Future[Any], given: Answer) -> None:
-    """Give a future the answer of `attempt`, unless its worker has been found dead meanwhile."""
+    """Give a future the answer of `answered`, unless its worker has been found dead meanwhile."""
     result, error = given
     try:
         if error is None:

@@ -57,6 +57,11 @@ class SweepResult:
         return self._grid.names
 
     @property
+    def grid(self) -> dict[str, list[Any]]:
+        """The values of each parameter as the table holds them."""
+        return {name: [shown(value) for value in tried] for name, tried in self._grid.values.items()}
+
+    @property
     def failed(self) -> pd.DataFrame:
         """The points that failed, with their errors; they count as not tested."""
         return self.table[self.table["status"] == "failed"]
@@ -183,9 +188,7 @@ class SweepResult:
         table = self._of(symbol)
         metric = "objective" if by == "plateau" else by
         _known(metric, self._metrics, "metric")
-        n_symbols = table["symbol"].nunique() if "symbol" in table else 1
-        is_eligible = (table["status"] == "finished") & (table["n_trades"] > 0)
-        values = table[metric].where(is_eligible).to_numpy(float).reshape(n_symbols, -1).mean(axis=0)
+        values, n_symbols = _values(table, metric)
         if not np.isfinite(values).any():
             raise DataError(self._why_none(table, self.objective if metric == "objective" else metric))
         scores = plateau_scores(self._grid, self._places, values) if by == "plateau" else values
@@ -202,6 +205,25 @@ class SweepResult:
         if n_symbols == 1:
             found["run_id"] = table["run_id"].iloc[place]
         return pd.Series(found, dtype=object)
+
+    def points(self, *, symbol: str | None = None) -> pd.DataFrame:
+        """What `best` compares.
+
+        Parameters
+        ----------
+        symbol : str, optional
+            Only this one; otherwise the mean over all symbols.
+
+        Returns
+        -------
+        DataFrame
+            A row a point in order of the grid: the parameters, ``objective`` and the score of its ``plateau``; NaN where a
+            point has none, and cannot be chosen.
+        """
+        values, _ = _values(self._of(symbol), "objective")
+        rows = [{name: shown(value) for name, value in self._grid.point(place).items()} for place in self._places]
+        scores = plateau_scores(self._grid, self._places, values)
+        return pd.DataFrame(rows, columns=list(self._grid.names)).assign(objective=values, plateau=scores)
 
     @property
     def _metrics(self) -> list[str]:
@@ -225,6 +247,13 @@ class SweepResult:
             return self.table
         _known(symbol, self._symbols, "symbol")
         return self.table[self.table["symbol"] == symbol] if "symbol" in self.table else self.table
+
+
+def _values(table: pd.DataFrame, metric: str) -> tuple[Any, int]:
+    """A metric by point, the mean over symbols, NaN where a point cannot be chosen; and the number of symbols."""
+    n_symbols = table["symbol"].nunique() if "symbol" in table else 1
+    is_eligible = (table["status"] == "finished") & (table["n_trades"] > 0)
+    return table[metric].where(is_eligible).to_numpy(float).reshape(n_symbols, -1).mean(axis=0), n_symbols
 
 
 def plateau_scores(grid: Grid, places: Sequence[Places], values: Any) -> Any:

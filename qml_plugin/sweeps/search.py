@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 import sys
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ import pandas as pd
 
 from qml_plugin import provenance
 from qml_plugin.adapters import cells
-from qml_plugin.adapters.recorded_run import Start, read_start
+from qml_plugin.adapters.pooled_cells import pooled as pooled_markets
+from qml_plugin.adapters.recorded_run import Start, heartbeat, read_start
 from qml_plugin.bars import COLUMNS, read_bars
 from qml_plugin.errors import DataError, QmlError, RegistryError
 from qml_plugin.features import CATALOGUE, MarketFeatures
@@ -27,9 +29,11 @@ from qml_plugin.processes import Process
 from qml_plugin.records import Run
 from qml_plugin.registry import PatternRegistry
 from qml_plugin.sweeps.backends import backend_of
-from qml_plugin.sweeps.folder import Folder
+from qml_plugin.sweeps.failures import words_of
+from qml_plugin.sweeps.folder import Folder, home_of, writing
 from qml_plugin.sweeps.points import Grid, Places
 from qml_plugin.sweeps.points import shown as shown_value
+from qml_plugin.sweeps.pooling import POOLED
 from qml_plugin.sweeps.progress import Progress, ProgressLine
 from qml_plugin.sweeps.result import SweepResult, point_table
 from qml_plugin.sweeps.shared import write_shared
@@ -40,9 +44,8 @@ from qml_plugin.sweeps.workers import Backend, Crew
 SEARCHES = ("grid", "random", "tpe")
 Data = pd.DataFrame | str | Path
 Objective = str | Callable[[pd.Series], float]
-_SIGN_OF_LIFE_S = 60
-_MEMORY_METRICS = ("n_entries", "n_take", "n_skip", "n_abstain", "n_unregistered_trades")
-_RESERVED = ("symbol", "objective", "status", "run_id", "error")
+MEMORY_METRICS = ("n_entries", "n_take", "n_skip", "n_abstain", "n_unregistered_trades")
+RESERVED = ("symbol", "objective", "status", "run_id", "error")
 
 
 def sweep(
@@ -50,6 +53,7 @@ def sweep(
     data: Data | Mapping[str, Data],
     grid: Mapping[str, Any],
     *,
+    pooled: bool = False,
     n_jobs: int | None = None,
     backend: str | None = None,
     registry: str | None = None,
@@ -75,6 +79,9 @@ def sweep(
         Bars. With a mapping every point is run on every symbol, and all see one snapshot of the registry.
     grid : mapping of str to sequence
         Values to try by parameter: any public attribute of the class, the mixin's settings such as ``mode`` too.
+    pooled : bool, default=False
+        Whether the symbols of a point learn from one another: they go through time together, and an entry on one is decided
+        by a gate that has learnt from the entries of all. For strategies with the mixin. One that fails fails the point.
     n_jobs : int, optional
         Worker processes; -1 for one on each processor. 1, which is the default on this machine, runs in this process
         unless there is a `time_limit_s`: a point that kills its process or hangs cannot be survived there. Of a cluster
@@ -117,8 +124,8 @@ def sweep(
     Point in time
     -------------
     Every point sees the registry as it was when the sweep began, and no other point: the table is the same for any number
-    of jobs and any order. Choosing among points looks at the whole series: judge the choice on later bars, or by
-    `walk_forward`.
+    of jobs and any order. A pooled entry at t sees, of every symbol of its point, what had resolved by t. Choosing among
+    points looks at the whole series: judge the choice on later bars, or by `walk_forward`.
 
     Raises
     ------
@@ -135,7 +142,7 @@ def sweep(
     """
     asked = Asked.of(
         strategy, data, grid, constraint=constraint, search=search, n_points=n_points, objective=objective, seed=seed,
-        registry=registry, options=options,
+        registry=registry, options=options, pooled=pooled,
     )  # fmt: skip
     how = How.of(backend, n_jobs, time_limit_s, retries, resume, progress)
     with closing(how.backend):
@@ -181,20 +188,21 @@ class Asked:
     fixed: Mapping[str, Any]
     metrics: tuple[str, ...]
     trade_from_bar: int = 0
+    is_pooled: bool = False
 
     @classmethod
     def of(
         cls, strategy: type | str, data: Data | Mapping[str, Data], grid: Mapping[str, Any], *,
         constraint: Callable[[Any], bool] | None, search: str, n_points: int | None, objective: Objective, seed: int,
-        registry: str | None, options: Mapping[str, Any],
+        registry: str | None, options: Mapping[str, Any], pooled: bool = False,
     ) -> Asked:  # fmt: skip
         """Check everything before anything is run."""
         found = provenance.find_class(strategy) if isinstance(strategy, str) else strategy
         points = Grid(grid, constraint)
         host, fixed = cells.options_of(found, options, points.values)
         has_memory = cells.is_remembering(found)
-        metrics = (*_MEMORY_METRICS, *cells.CELL_METRICS) if has_memory else cells.CELL_METRICS
-        if taken := sorted({*_RESERVED, *metrics} & set(points.names)):
+        metrics = (*MEMORY_METRICS, *cells.CELL_METRICS) if has_memory else cells.CELL_METRICS
+        if taken := sorted({*RESERVED, *metrics} & set(points.names)):
             raise DataError(f"a parameter called {taken[0]!r} cannot be swept: the table has such a column. Rename it.")
         if isinstance(objective, str) and objective not in metrics:
             raise DataError(f"objective {objective!r} is no metric. Use one of {', '.join(metrics)}, or a function.")
@@ -205,18 +213,36 @@ class Asked:
                 f"{found.__name__} has no PatternMixin, so it has nothing to record. Leave registry away: trades and equity "
                 "are kept in any case; or add the mixin."
             )
-        frames = _frames(found, data, fixed)
+        if pooled and not has_memory:
+            raise DataError(
+                f"{found.__name__} has no PatternMixin, so its symbols have no memory to share. Leave pooled away, or add the "
+                "mixin."
+            )
+        if pooled and fixed.get("gate_model", getattr(found, "gate_model", None)) == "frozen":
+            raise DataError(
+                "a frozen model learns nothing, so there is nothing to pool. Leave pooled away, or use another gate_model."
+            )
+        frames = frames_of(found, data, fixed)
         for symbol in frames:
             cells.settings_of(found, {**fixed, "symbol": symbol if url or len(frames) > 1 else None, "registry": url})
         opened = None if url is None else PatternRegistry(url)
         fixed = {name: value for name, value in fixed.items() if name not in ("symbol", "registry")}
-        return cls(found, frames, points, search, n_points, objective, seed, opened, host, fixed, metrics)
+        is_pooled = pooled and len(frames) > 1  # a pool of one is the plain run
+        return cls(
+            found, frames, points, search, n_points, objective, seed, opened, host, fixed, metrics, is_pooled=is_pooled
+        )
 
     @property
     def sees_registry(self) -> bool:
         """Whether any point starts from what the registry knows."""
         modes = self.grid.values.get("mode") or [self.fixed.get("mode", getattr(self.strategy, "mode", None))]
         return self.registry is not None and any(mode != "record" for mode in modes)
+
+    @property
+    def objective_name(self) -> str:
+        """What the objective is called."""
+        found = self.objective
+        return found if isinstance(found, str) else str(getattr(found, "__name__", type(found).__name__))
 
     def first_place(self) -> Places:
         """A place of the search, for what is the same at all of them; DataError where the grid cannot be searched."""
@@ -226,10 +252,7 @@ class Asked:
 
     def folder_of(self, given: str | Path | None) -> Path:
         """Where the folders of sweeps are."""
-        if given is not None:
-            return Path(given).absolute()
-        file = self.registry.file if self.registry is not None else None
-        return Path("results/sweeps").absolute() if file is None else file.with_name(f"{file.name}.sweeps")
+        return home_of(given, self.registry.file if self.registry is not None else None)
 
     def url(self) -> str | None:
         """The registry's URL as a process in another folder can use it."""
@@ -252,6 +275,7 @@ class Asked:
             "sweep", self.strategy.__name__, provenance.source_sha256(self.strategy), data, self.grid.values,
             self.grid.constraint, self.search, self.n_points, self.seed, self.objective, self.host, self.fixed,
             CATALOGUE.feature_set if cells.is_remembering(self.strategy) else None, self.trade_from_bar,
+            *(["pooled"] if self.is_pooled else []),
         )  # fmt: skip
 
 
@@ -268,7 +292,7 @@ def _check_search(search: str, n_points: int | None, seed: int) -> None:
         raise DataError(f"seed is {seed!r}. Use a whole number from 0 on.")
 
 
-def _frames(strategy: type, data: Data | Mapping[str, Data], fixed: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+def frames_of(strategy: type, data: Data | Mapping[str, Data], fixed: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
     if not isinstance(data, Mapping):
         symbol = fixed.get("symbol", getattr(strategy, "symbol", None))
         return {symbol if isinstance(symbol, str) and symbol else "UNKNOWN": _frame(data)}
@@ -326,25 +350,27 @@ def swept(
     if start is None and asked.sees_registry:
         start = start_of(asked, kept)
     markets = [replace(market, start=start_for(asked, market, start)) for market in markets]
+    if asked.is_pooled:
+        markets = pooled_markets(markets)
     hosts = {market.symbol: _quiet_host(asked, market) for market in markets}
     course = _Course(asked, run_id, folder, markets, start, parent_run_id)
     run = _run_of(course, hosts)
     manifest = {
         "run_id": run_id, "strategy": asked.strategy.__name__, "search": asked.search, "status": "running",
         "symbols": [market.symbol for market in markets],
-        "grid": {name: list(map(shown_value, tried)) for name, tried in asked.grid.values.items()},
+        "grid": {name: [_kept_value(value) for value in tried] for name, tried in asked.grid.values.items()},
         "process": asdict(Process.own()), "versions": provenance.library_versions(),
-        "snapshot": None if start is None else asdict(start.snapshot),
+        "snapshot": None if start is None else asdict(start.snapshot), **facts_of(asked, markets),
     }  # fmt: skip
-    folder.write_manifest(manifest)
+    folder.claim(manifest)
     try:
         if asked.registry is not None:
             asked.registry.start_run(run)
         result = _carried_out(course, how, hosts)
     except BaseException as error:
         status = "failed" if isinstance(error, Exception) else "interrupted"
-        folder.write_manifest({**manifest, "status": status})
-        record_end(asked.registry, run, status, {}, f"{type(error).__name__}: {error}")
+        folder.note_end(manifest, status)
+        record_end(asked.registry, run, status, {}, words_of(error))
         if status == "interrupted":
             error.add_note(f"What had finished is kept in {folder.path}; resume=True goes on from there.")
         raise
@@ -352,7 +378,7 @@ def swept(
     text = f"{counts['n_failed']} of {counts['n_points']} points failed" if counts["n_failed"] else None
     status = "failed" if text else "finished"
     record_end(asked.registry, run, status, counts, text)
-    folder.write_manifest({**manifest, "status": status})
+    folder.note_end(manifest, status)
     for said, n_times in result.warned.items():
         warnings.warn(f"{n_times} of {len(result.table)} points: {said}", UserWarning, stacklevel=3)
     return result
@@ -364,7 +390,7 @@ def _carried_out(course: _Course, how: How, hosts: Mapping[str, Any]) -> SweepRe
     n_all = _n_points(asked)
     line = ProgressLine(f"sweep {course.run_id[:8]}") if how.progress in (None, True) else None
     tell: Progress = line or (how.progress if callable(how.progress) else lambda *_: None)
-    crew = Crew(how.backend, how.time_limit_s, how.retries, _heartbeat(asked.registry, course.run_id))
+    crew = Crew(how.backend, how.time_limit_s, how.retries, heartbeat(asked.registry, course.run_id))
     done: list[Places] = []
     before = MarketFeatures.n_passes
     n_passes = 0
@@ -373,26 +399,30 @@ def _carried_out(course: _Course, how: How, hosts: Mapping[str, Any]) -> SweepRe
         n_failed = sum(record["status"] == "failed" for record in course.records.values())
         tell(len(course.records), n_all * len(course.markets), f"{n_failed} failed" if n_failed else "")
 
-    with _shared(course) as plan_of, crew.at_work():
+    with line or nullcontext(), _shared(course) as plan_of, crew.at_work():
         for places in _generations(course, done):
             points = [course.point(market, hosts[market.symbol], at) for market in course.markets for at in places]
-            waiting = [point for point in points if not _is_kept(course, point, how.resume)]
+            recorded = _recorded(course, points) if how.resume else set()
+            waiting = [some for some in _together(course, points) if not _are_kept(course, some, recorded)]
             told()
             if waiting:
 
-                def finished(at: int, record: dict[str, Any], points: Sequence[Point] = waiting) -> None:
-                    if record["status"] == "failed":
-                        record = _keep_failure(course, points[at], record["error"])
-                    course.records[points[at].run.run_id] = record
+                def finished(at: int, record: dict[str, Any], waiting: Sequence[Sequence[Point]] = waiting) -> None:
+                    for own, point in enumerate(waiting[at]):
+                        kept = record["records"][own] if "records" in record else record
+                        if kept["status"] == "failed":
+                            kept = _keep_failure(course, point, kept["error"])
+                        course.records[point.run.run_id] = kept
                     told()
 
                 before = MarketFeatures.n_passes
                 plan = plan_of()
                 n_passes += MarketFeatures.n_passes - before
-                crew.run(plan, waiting, finished)
+                if asked.is_pooled:
+                    crew.run(plan, waiting, finished, POOLED)
+                else:
+                    crew.run(plan, [point for (point,) in waiting], finished)
             done += places
-    if line is not None:
-        line.close()
     return _result(course, sorted(done), n_passes + crew.n_feature_passes)
 
 
@@ -441,7 +471,8 @@ def _shared(course: _Course) -> Iterator[Callable[[], Plan]]:
                 "versions": provenance.library_versions(), "source_sha256": provenance.source_sha256(asked.strategy),
             }  # fmt: skip
             own = place / f"{time.time_ns():x}"  # a worker keeps what it has mapped under this name
-            write_shared(own, markets, course.start, facts, asked.registry)
+            with writing(place):
+                write_shared(own, markets, course.start, facts, asked.registry)
             path = provenance.class_path(asked.strategy)
             is_script = asked.strategy.__module__ not in ("__main__",) and ".py:" in path
             made.append(
@@ -458,12 +489,30 @@ def _shared(course: _Course) -> Iterator[Callable[[], Plan]]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _is_kept(course: _Course, point: Point, is_resumed: bool) -> bool:
+def _recorded(course: _Course, points: Sequence[Point]) -> set[str]:
+    """Runs that need not be run again as far as the registry is concerned: it may have been lost or brought back since."""
+    run_ids = [point.run.run_id for point in points]
+    registry = course.asked.registry
+    return set(run_ids) if registry is None else registry.finished_of(run_ids)
+
+
+def _together(course: _Course, points: Sequence[Point]) -> list[Sequence[Point]]:
+    """Points, symbol by symbol, as they are run: one by one, or pooled with those of the other symbols at their place."""
+    n_apart = len(points) // len(course.markets) if course.asked.is_pooled else len(points)
+    return [points[i::n_apart] for i in range(n_apart)]
+
+
+def _are_kept(course: _Course, points: Sequence[Point], recorded: set[str]) -> bool:
+    """Whether all of the points that are run together are there already."""
+    return all(_is_kept(course, point, recorded) for point in points)
+
+
+def _is_kept(course: _Course, point: Point, recorded: set[str]) -> bool:
     """Whether a point is there already: asked for before, or finished by the sweep that this one goes on with."""
     run_id = point.run.run_id
     if run_id in course.records:
         return True
-    record = course.folder.read_cell(run_id) if is_resumed else None
+    record = course.folder.read_cell(run_id) if run_id in recorded else None
     if record is None or record["status"] != "finished":
         return False
     course.records[run_id] = record
@@ -508,10 +557,33 @@ def _result(course: _Course, places: list[Places], n_passes: int) -> SweepResult
     records = [course.records.get(run_id) for run_id in run_ids]
     said = Counter(text for record in records if record for text in record["warned"])
     table = point_table(asked.grid, places, symbols, run_ids, records, asked.metrics)
-    objective = asked.objective if isinstance(asked.objective, str) else asked.objective.__name__
     return SweepResult(
-        course.run_id, table, course.folder.path, objective, n_passes, dict(sorted(said.items())), asked.grid, places, symbols
+        course.run_id, table, course.folder.path, asked.objective_name, n_passes, dict(sorted(said.items())), asked.grid, places, symbols
     )  # fmt: skip
+
+
+def _kept_value(value: object) -> object:
+    """A value as JSON holds it, which knows no infinity."""
+    shown = shown_value(value)
+    return str(shown) if isinstance(shown, float) and not math.isfinite(shown) else shown
+
+
+def facts_of(asked: Asked, markets: Sequence[cells.Market]) -> dict[str, Any]:
+    """What a manifest says of code, data and options, for people."""
+    git = provenance.git_state(provenance.source_folder(asked.strategy))
+    return {
+        "objective": asked.objective_name,
+        "options": {name: str(provenance.plain(value)) for name, value in {**asked.host, **asked.fixed}.items()},
+        "code": {"path": provenance.class_path(asked.strategy), "sha256": provenance.source_sha256(asked.strategy), "git": git.commit, "is_dirty": git.is_dirty},
+        "data": [
+            {
+                "symbol": market.symbol, "timeframe": market.bars.timeframe, "n_bars": len(market.bars),
+                "first_at": int(market.bars.opened_at[0]), "last_at": int(market.bars.opened_at[-1]), "sha256": market.bars.sha256(),
+            }
+            for market in markets
+        ],
+        "registry": None if asked.registry is None else str(asked.registry.file or "on a server"),
+    }  # fmt: skip
 
 
 def markets_of(asked: Asked) -> list[cells.Market]:
@@ -582,10 +654,15 @@ def resumed(folder: Folder, is_resumed: bool) -> dict[str, Any] | None:
 def start_of(asked: Asked, kept: Mapping[str, Any] | None) -> Start:
     """The registry as it is now, or as it was when the sweep began that is gone on with."""
     assert asked.registry is not None
+    return snapshot_of(asked.registry, kept)
+
+
+def snapshot_of(registry: PatternRegistry, kept: Mapping[str, Any] | None) -> Start:
+    """The same of a registry; `kept` is the manifest of the sweep that is gone on with."""
     if kept is None or kept["snapshot"] is None:
-        return read_start(asked.registry)
+        return read_start(registry)
     was = kept["snapshot"]
-    known, snapshot = asked.registry.read_snapshot(CATALOGUE.feature_set, CATALOGUE.names, through_seq=was["seq"])
+    known, snapshot = registry.read_snapshot(CATALOGUE.feature_set, CATALOGUE.names, through_seq=was["seq"])
     if snapshot.sha256 != was["sha256"]:
         raise DataError(
             f"the {was['n_patterns']} patterns that the sweep began with are no longer the same: since then one was labelled "
@@ -604,6 +681,7 @@ def _run_of(course: _Course, hosts: Mapping[str, Any]) -> Run:
         "search": asked.search, "n_points": asked.n_points, "seed": asked.seed,
         "objective": provenance.plain(asked.objective), "constraint": provenance.plain(asked.grid.constraint),
         "grid": provenance.plain(asked.grid.values), "fixed": provenance.plain(asked.fixed),
+        **({"pooled": True} if asked.is_pooled else {}),
     }  # fmt: skip
     return replace(
         run,
@@ -615,22 +693,3 @@ def _run_of(course: _Course, hosts: Mapping[str, Any]) -> Run:
         params={"sweep": searched, "host": run.params["host"], "data": run.params["data"]},
         git_diff=provenance.git_state(provenance.source_folder(asked.strategy)).diff,
     )
-
-
-def _heartbeat(registry: PatternRegistry | None, run_id: str) -> Callable[[], None]:
-    """A sign of life now and then, for those who cannot see this process."""
-    if registry is None:
-        return lambda: None
-    last = [time.monotonic()]
-
-    def beat() -> None:
-        if time.monotonic() - last[0] > _SIGN_OF_LIFE_S:
-            last[0] = time.monotonic()
-            try:
-                registry.note_alive(run_id)
-            except RegistryError as error:
-                warnings.warn(
-                    f"a sign of life of the sweep could not be recorded: {error}", RuntimeWarning, stacklevel=2
-                )
-
-    return beat

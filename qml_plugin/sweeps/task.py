@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,6 +58,14 @@ _loaded: dict[Path, _Loaded] = {}
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """What is done with a point: `compute` writes nothing, and `keep` writes what it left and returns the record."""
+
+    compute: Callable[[Plan, Any], Any]
+    keep: Callable[[Plan, Any, Any], dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
 class Left:
     """What a point leaves, where it is sent to another process to be written: its tables as files, and its rows."""
 
@@ -69,13 +77,8 @@ class Left:
 def prepare(plan: Plan) -> int:
     """Load what all points share; the number of times that features were computed for it."""
     before = MarketFeatures.n_passes
-    _shared(plan)
+    loaded(plan)
     return MarketFeatures.n_passes - before
-
-
-def run_point(plan: Plan, point: Point) -> dict[str, Any]:
-    """Run a point and keep what it leaves: its tables, its batch in the registry, and last its record, which is returned."""
-    return keep_point(plan, point, _computed(plan, point))
 
 
 def packed(shared: Path) -> dict[str, bytes]:
@@ -96,7 +99,7 @@ def prepare_from(plan: Plan, files: Mapping[str, bytes]) -> int:
         for name, content in files.items():
             (Path(folder) / name).write_bytes(content)
         # What is mapped outlives the names of its files, so that nothing stays behind, even of a worker that is killed.
-        strategy, _, facts = _shared(plan, Path(folder))
+        strategy, _, facts = loaded(plan, Path(folder))
     here, there = provenance.library_versions(), facts["versions"]
     if different := sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name)):
         name = different[0]
@@ -112,48 +115,80 @@ def prepare_from(plan: Plan, files: Mapping[str, bytes]) -> int:
     return MarketFeatures.n_passes - before
 
 
-def compute_point(plan: Plan, point: Point) -> Left:
-    """Run a point, and write nothing."""
-    if plan.shared not in _loaded:  # another process has come under the same name
+def run_here(work: Work, plan: Plan, point: Any) -> dict[str, Any]:
+    """Run a point and keep what it leaves."""
+    return work.keep(plan, point, work.compute(plan, point))
+
+
+def run_apart(work: Work, plan: Plan, point: Any) -> Any:
+    """Run a point, and write nothing: the process that searches does.
+
+    Raises
+    ------
+    BrokenProcessPool
+        If another process has come under the name of the one that had prepared itself.
+    """
+    if plan.shared not in _loaded:
         raise BrokenProcessPool("the worker was started anew")
     with nothing_recorded():
-        return _computed(plan, point)
+        return work.compute(plan, point)
 
 
-def keep_point(plan: Plan, point: Point, left: Left) -> dict[str, Any]:
-    """Write what a point left; its record, which is returned, comes last."""
-    _, markets, facts = _shared(plan)
-    run_id = point.run.run_id
-    folder = Folder(plan.folder)
-    hashes = folder.write_tables(run_id, left.tables)
-    if left.batch is not None and plan.registry is not None:
-        batch = replace(left.batch, run=replace(left.batch.run, git_diff=facts["git_diff"]))
-        batch.save(PatternRegistry(plan.registry), markets[point.symbol].bars)
-    folder.write_cell(run_id, left.record | {"sha256": hashes})
-    return left.record
-
-
-def _computed(plan: Plan, point: Point) -> Left:
-    strategy, markets, _ = _shared(plan)
+def computed(plan: Plan, point: Point) -> Left:
+    """What a point leaves."""
+    strategy, markets, _ = loaded(plan)
     before = MarketFeatures.n_passes
     given = {**plan.fixed, **point.params}
     if cells.is_remembering(strategy):
         given |= {"symbol": point.symbol, "registry": plan.registry}
     done = cells.run_cell(strategy, markets[point.symbol], plan.host, given, point.run, plan.objective)
+    return left_of(done, MarketFeatures.n_passes - before)
+
+
+def left_of(done: cells.Finished, n_feature_passes: int) -> Left:
+    """A run that has finished, as it is sent and written."""
     record = {
         "status": "finished",
         "metrics": finite(done.metrics),
         **{"objective": finite({"": done.objective})[""]},
         "error": None,
         "warned": list(done.warned),
-        "n_feature_passes": MarketFeatures.n_passes - before,
+        "n_feature_passes": n_feature_passes,
     }
     tables = {name: in_parquet(table) for name, table in (("trades", done.trades), ("equity", done.equity))}
     return Left(record, tables, None if done.memory is None else done.memory.batch())
 
 
-def _shared(plan: Plan, folder: Path | None = None) -> _Loaded:
-    """What is loaded of a plan, from the files in `folder` where they are not where the plan says."""
+def kept(plan: Plan, points: Sequence[Point], left: Sequence[Left]) -> list[dict[str, Any]]:
+    """Write what points that belong together left: the tables, the batches in the registry, and last the records."""
+    _, markets, facts = loaded(plan)
+    folder = Folder(plan.folder)
+    pairs = list(zip(points, left, strict=True))
+    records = [one.record | {"sha256": folder.write_tables(point.run.run_id, one.tables)} for point, one in pairs]
+    if plan.registry is not None and any(one.batch is not None for one in left):
+        # It is there from the sweep's start: a new one in its place would hide that rows were lost.
+        registry = PatternRegistry(plan.registry, create=False)
+        for point, one in pairs:
+            if one.batch is not None:
+                batch = replace(one.batch, run=replace(one.batch.run, git_diff=facts["git_diff"]))
+                batch.save(registry, markets[point.symbol].bars)
+    for point, record in zip(points, records, strict=True):
+        folder.write_cell(point.run.run_id, record)
+    return records
+
+
+def keep(plan: Plan, point: Point, left: Left) -> dict[str, Any]:
+    """Write what a point left; its record."""
+    return kept(plan, [point], [left])[0]
+
+
+SINGLE = Work(computed, keep)
+
+
+def loaded(plan: Plan, folder: Path | None = None) -> _Loaded:
+    """The strategy, the markets by symbol, and the facts that all points share; read once in each process, from `folder`
+    where the files are not where the plan says.
+    """
     if plan.shared not in _loaded:
         sys.path += [place for place in plan.path if place not in sys.path]
         if plan.feature_set != CATALOGUE.feature_set:

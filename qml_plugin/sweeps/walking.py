@@ -19,11 +19,23 @@ from qml_plugin.adapters.recorded_run import Start
 from qml_plugin.adapters.run_memory import returns_of
 from qml_plugin.errors import DataError
 from qml_plugin.processes import Process
+from qml_plugin.sweeps.failures import words_of
 from qml_plugin.sweeps.folder import Folder
 from qml_plugin.sweeps.points import Grid, shown
 from qml_plugin.sweeps.progress import Progress
 from qml_plugin.sweeps.result import SweepResult
-from qml_plugin.sweeps.search import Asked, Data, How, Objective, markets_of, record_end, resumed, start_of, swept
+from qml_plugin.sweeps.search import (
+    Asked,
+    Data,
+    How,
+    Objective,
+    facts_of,
+    markets_of,
+    record_end,
+    resumed,
+    start_of,
+    swept,
+)
 
 _FEWEST_BARS = 2
 
@@ -147,6 +159,8 @@ def walk_forward(
         If the windows do not fit the bars, or whatever `sweep` refuses.
     """
     _check_windows(train, test, purge, warmup)
+    if "pooled" in options:
+        raise DataError("walk_forward takes one symbol, so there is nothing to pool. Leave pooled away.")
     asked = Asked.of(
         strategy, data, grid, constraint=constraint, search=search, n_points=n_points, objective=objective, seed=seed,
         registry=registry, options={"finalize_trades": True, **options},
@@ -195,13 +209,15 @@ class _Walk:
         asked = self.asked
         before = resumed(self.kept, is_resumed)
         start = start_of(asked, before) if asked.sees_registry else None
+        windows = {"train": train, "test": test, "purge": purge, "warmup": warmup, "anchored": anchored}
         manifest = {
             "run_id": self.run_id, "strategy": asked.strategy.__name__, "status": "running",
             "process": asdict(Process.own()), "versions": provenance.library_versions(),
-            "snapshot": None if start is None else asdict(start.snapshot),
+            "snapshot": None if start is None else asdict(start.snapshot), **facts_of(asked, markets_of(asked)),
+            "windows": {**windows, "by": self.by},
         }  # fmt: skip
-        self.kept.write_manifest(manifest)
-        run = self._run(start, {"train": train, "test": test, "purge": purge, "warmup": warmup, "anchored": anchored})
+        self.kept.claim(manifest)
+        run = self._run(start, windows)
         try:
             if asked.registry is not None:
                 asked.registry.start_run(run)
@@ -215,8 +231,8 @@ class _Walk:
             result = self._stitched(folds, [self._fold(fold, start) for fold in folds], purge_bars)
         except BaseException as error:
             status = "failed" if isinstance(error, Exception) else "interrupted"
-            self.kept.write_manifest({**manifest, "status": status})
-            record_end(asked.registry, run, status, {}, f"{type(error).__name__}: {error}")
+            self.kept.note_end(manifest, status)
+            record_end(asked.registry, run, status, {}, words_of(error))
             raise
         n_failed = len(result.failed)
         status = "failed" if n_failed else "finished"
@@ -224,7 +240,7 @@ class _Walk:
         returns = np.zeros(self._n_bars - 1)
         returns[folds[0].test_start :] = returns_of(result.equity)
         record_end(asked.registry, replace(run, returns_frac=returns), status, result.metrics, text)
-        self.kept.write_manifest({**manifest, "status": status})
+        self.kept.note_end(manifest, status)
         return result
 
     @property

@@ -20,7 +20,8 @@ from typing import Any, Protocol
 import joblib
 
 from qml_plugin.errors import DataError, QmlError
-from qml_plugin.sweeps.task import Plan, Point, compute_point, keep_point, packed, prepare, prepare_from, run_point
+from qml_plugin.sweeps.failures import PointFailed, attempt, words_of
+from qml_plugin.sweeps.task import SINGLE, Plan, Work, packed, prepare, prepare_from, run_apart, run_here
 
 _MOST_FALSE_STARTS = 3
 # One thread each: the workers themselves are the parallelism, and results must not depend on a number of threads.
@@ -103,19 +104,21 @@ class Crew:
             while self._ready:
                 self._ready.pop().release()
 
-    def run(self, plan: Plan, points: Sequence[Point], done: Callable[[int, dict[str, Any]], None]) -> None:
+    def run(
+        self, plan: Plan, points: Sequence[Any], done: Callable[[int, dict[str, Any]], None], work: Work = SINGLE
+    ) -> None:  # fmt: skip
         """Run points in any order; `done` is told the place and the record of each, failed ones too."""
         waiting = deque((place, 1) for place in range(len(points)))
         attempts: dict[int, int] = {}
         is_local = self.backend.is_local
         # The registry's address may hold a password, and nobody there needs it.
-        call, told = (run_point, plan) if is_local else (compute_point, replace(plan, registry=None))
+        call, told = (run_here, plan) if is_local else (run_apart, replace(plan, registry=None))
         while waiting or self._busy:
             self._hire(told, len(waiting))
             while waiting and self._ready:
                 place, attempts_now = waiting.popleft()
                 attempts[place] = attempts_now
-                self._start(self._ready.pop(), place, call, told, points[place])
+                self._start(self._ready.pop(), place, attempt, call, work, told, points[place])
             for future in self._next_done():
                 busy = self._busy.pop(future)
                 error = future.exception()
@@ -124,14 +127,14 @@ class Crew:
                     continue
                 if error is None:
                     self._ready.append(busy.worker)
-                    record, error = self._kept(plan, points[busy.place], future.result())
+                    record, error = self._kept(work, plan, points[busy.place], future.result())
                     if record is not None:
                         self.n_feature_passes += record["n_feature_passes"]
                         done(busy.place, record)
                         continue
                 else:
                     self._after_failure(busy.worker, error)
-                self._again_or_failed(busy.place, attempts[busy.place], words_of(error), waiting, done)
+                self._again_or_failed(busy.place, attempts[busy.place], _told(error), waiting, done)
             for place in self._end_late():
                 error_text = f"TimeLimit: it took longer than time_limit_s={self.time_limit_s:g} and was ended"
                 self._again_or_failed(place, attempts[place], error_text, waiting, done)
@@ -146,13 +149,13 @@ class Crew:
         else:
             done(place, {"status": "failed", "error": error})
 
-    def _kept(self, plan: Plan, point: Point, left: Any) -> tuple[Any, Any]:
+    def _kept(self, work: Work, plan: Plan, point: Any, left: Any) -> tuple[Any, Any]:
         """The record of a point that was computed, or the error that kept it from being written here."""
         if self.backend.is_local:
             return left, None
         try:
-            return keep_point(plan, point, left), None
-        except Exception as error:  # noqa: BLE001 it is recorded with the point
+            return attempt(work.keep, plan, point, left), None
+        except PointFailed as error:
             return None, error
 
     def _hire(self, plan: Plan, n_waiting: int) -> None:
@@ -189,16 +192,16 @@ class Crew:
             if isinstance(error, QmlError):
                 raise error
             raise DataError(
-                f"a worker cannot load the search: {words_of(error)}. The strategy's module must be importable there, and "
+                f"a worker cannot load the search: {_told(error)}. The strategy's module must be importable there, and "
                 "parameters, objective and options must be picklable."
             ) from error
         self._n_false_starts += 1
         if self._n_false_starts >= _MOST_FALSE_STARTS * (1 + len(self._ready) + len(self._busy)):
-            raise QmlError(f"no worker can be started: {words_of(error)}. Use fewer jobs, or n_jobs=1.") from error
+            raise QmlError(f"no worker can be started: {_told(error)}. Use fewer jobs, or n_jobs=1.") from error
 
     def _after_failure(self, worker: Worker, error: BaseException) -> None:
         """Use a worker again unless it has died, or may be short of memory or disk since."""
-        if isinstance(error, (BrokenProcessPool, MemoryError, OSError)):
+        if not isinstance(error, PointFailed) or error.is_short:
             worker.end()
         else:
             self._ready.append(worker)
@@ -216,17 +219,25 @@ class Crew:
 
 
 def n_workers(n_jobs: int) -> int:
-    """How many workers a number of jobs means: negative ones count from the number of processors, as in joblib."""
+    """How many workers a number of jobs means: negative ones count from the number of processors, as in joblib.
+
+    Raises
+    ------
+    DataError
+        If it is 0 or no whole number.
+    """
+    if not isinstance(n_jobs, int) or isinstance(n_jobs, bool) or n_jobs == 0:
+        raise DataError(f"n_jobs is {n_jobs!r}. It is a number of processes, or -1 for one on each processor.")
     return n_jobs if n_jobs > 0 else max(1, joblib.cpu_count() + 1 + n_jobs)
 
 
-def words_of(error: BaseException) -> str:
-    """An error in a line, the same whatever the process that it came from."""
+def _told(error: BaseException) -> str:
+    """The error of a point, or of its worker, in a line."""
+    if isinstance(error, PointFailed):
+        return error.text
     if isinstance(error, BrokenProcessPool):
         codes = str(error).rpartition("{")[2].partition("}")[0]
         return f"WorkerDied: its process was ended ({codes or 'no exit code'}), perhaps for want of memory"
     if isinstance(error, PicklingError):
         return f"PicklingError: {str(error).splitlines()[0] if str(error) else 'a value cannot be pickled'}"
-    notes = " ".join(getattr(error, "__notes__", []))
-    first = " ".join(str(error).split())
-    return f"{type(error).__name__}: {first}" + (f" ({notes})" if notes else "")
+    return words_of(error)

@@ -179,7 +179,7 @@ def verdict_of(gates: tuple[Gate, ...]) -> Verdict:
 
 def _answer(gate: Callable[[Findings, Thresholds], _Answer], found: Findings, thresholds: Thresholds) -> Gate:
     status, value, threshold, reason, numbers = gate(found, thresholds)
-    return Gate(gate.__name__[1:], gate.__doc__ or "", status, value, threshold, reason, numbers)
+    return Gate(gate.__name__[1:], gate.__doc__ or "", status, value, threshold, reason.rstrip("."), numbers)
 
 
 def _unknown(found: Findings, name: str, threshold: float, otherwise: str) -> _Answer:
@@ -290,7 +290,8 @@ def _costs(found: Findings, t: Thresholds) -> _Answer:
     if not len(at):
         return "INSUFFICIENT", nan, threshold, f"the costs were not stressed {t.costs_multiple:g} times", numbers
     sharpe = float(stress.sharpe[at[0]])
-    text = f"the Sharpe ratio of the excess is {sharpe:.2f} at {t.costs_multiple:g} times the costs; break-even at {stress.break_even:.1f} times"
+    even = f"break-even at {stress.break_even:.1f} times" if stress.break_even > 0 else "it loses before any costs"
+    text = f"the Sharpe ratio of the excess is {sharpe:.2f} at {t.costs_multiple:g} times the costs; {even}"
     return ("PASS" if sharpe > threshold else "FAIL"), sharpe, threshold, text, numbers
 
 
@@ -311,6 +312,8 @@ def _concentration(found: Findings, t: Thresholds) -> _Answer:
     limit = t.concentration_max_period_frac
     if found.periods is None or found.regimes is None:
         return _unknown(found, "concentration", limit, "results by period and regime are not known")
+    if not any(row.total for row in found.periods.rows):
+        return "INSUFFICIENT", nan, limit, "no position was held out of sample", {}
     best = max(found.periods.rows, key=lambda row: row.total)
     total = sum(row.total for row in found.periods.rows)
     if not total > 0:

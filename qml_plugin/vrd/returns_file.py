@@ -60,7 +60,11 @@ def read_returns(path: Path | str) -> ReturnsFile:
         return next((names[name] for name in wanted if name in names), None)
 
     of_returns, of_costs, of_times = column(_RETURNS), column(_COSTS), column(_TIMES)
-    if of_returns is None or of_times is None or not len(frame):
+    if of_returns is not None and of_times is not None and len(frame) < 2:
+        raise DataError(
+            f"{path} has {len(frame)} rows. At least two trades are needed: of fewer it is not known how many there are a year."
+        )
+    if of_returns is None or of_times is None:
         raise DataError(
             f"{path} has {len(frame)} rows and the columns {sorted(names)[:10]}. It needs {_RETURNS[0]} (a fraction of equity) "
             f"and {_TIMES[0]} (a time)."
@@ -69,14 +73,24 @@ def read_returns(path: Path | str) -> ReturnsFile:
         times = pd.to_datetime(frame[of_times], format="ISO8601", utc=True)
     except (ValueError, TypeError) as error:
         raise DataError(f"{of_times} of {path} cannot be read as times: {error}. Use ISO 8601.") from error
+    if times.isna().any():
+        row = int(np.flatnonzero(times.isna())[0])
+        raise DataError(f"{of_times} is missing in row {row} of {path}. Leave out trades that are still open.")
     order = np.argsort(times.to_numpy(), kind="stable")
     span = times.max() - times.min()
     if not span > pd.Timedelta(0):
         raise DataError(
             f"all {len(frame)} rows of {path} have the same time. How many there are a year is then not known."
         )
+    returns = _numbers(frame, of_returns, path)
+    if (returns < -1).any():
+        row = int(np.flatnonzero(returns < -1)[0])
+        raise DataError(
+            f"{of_returns} is {returns[row]:g} in row {row} of {path}: more than all of the equity was lost. Write fractions, so "
+            "-0.012 for a loss of 1.2 %."
+        )
     return ReturnsFile(
-        _numbers(frame, of_returns, path)[order],
+        returns[order],
         None if of_costs is None else _numbers(frame, of_costs, path)[order],
         (len(frame) - 1) / (span / _YEAR),
     )
@@ -87,6 +101,6 @@ def _numbers(frame: pd.DataFrame, name: str, path: Path | str) -> FloatArray:
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         raise DataError(
-            f"{name} is {frame[name].iloc[bad[0]]!r} in row {bad[0]} of {path}. Write fractions such as 0.012."
+            f"{name} is {str(frame[name].iloc[bad[0]])!r} in row {bad[0]} of {path}. Write fractions such as 0.012."
         )
     return values

@@ -18,7 +18,7 @@ import pandas as pd
 from qml_plugin import provenance
 from qml_plugin.adapters import plain_runs
 from qml_plugin.adapters.backtesting_py import BUNDLED, bundled_data
-from qml_plugin.adapters.recorded_run import nothing_recorded
+from qml_plugin.adapters.recorded_run import Start, nothing_recorded
 from qml_plugin.audit import audit
 from qml_plugin.bars import Bars, bars_from_frame, read_bars
 from qml_plugin.clock import canonical_timeframe
@@ -139,6 +139,8 @@ def validate_strategy(
     plan: Plan | None = None,
     seed: int = 0,
     folder: Path | str | None = None,
+    start: Start | None = None,
+    other_grids: Sequence[Mapping[str, Sequence[Any]]] = (),
     on_progress: Progress | None = None,
 ) -> StrategyValidation:
     """Is the edge of a strategy real? From its class and a file of bars to the verdict.
@@ -170,6 +172,10 @@ def validate_strategy(
         As `validate`.
     folder : path, optional
         Where steps are kept; an interrupted validation goes on there.
+    start : Start, optional
+        What the run with the memory sees of the registry; by default what it holds then.
+    other_grids : sequence of mappings
+        Grids of the same strategy that are tried on these bars by others, before or after: their trials are counted too.
 
     Returns
     -------
@@ -196,8 +202,10 @@ def validate_strategy(
     points = _points(cls, searched)
     runs = StrategyRuns(cls, fees, bool(exclusive))
     host = {"host": "qml_plugin.vrd", "fees": fees, "exclusive_orders": bool(exclusive)}
-    ledger = None if registry is None else TrialLedger(PatternRegistry(registry), cls, bars, host, seed=seed)
-    n_attempts = None if ledger is None else ledger.n_attempts(points)
+    opened = None if registry is None else PatternRegistry(registry)
+    ledger = None if opened is None else TrialLedger(opened, cls, bars, host, seed=seed)
+    others = [point for other in other_grids for point in _points(cls, _searched(cls, other, is_quick))]
+    n_attempts = None if ledger is None else ledger.n_attempts(points, others)
     evaluate = _Remembered(runs, bars, points, ledger, n_jobs, on_progress)
     chosen_plan = plan or (QUICK if is_quick else FULL)
     as_arrays = all(runs.is_as_arrays(point) for point in points)
@@ -213,11 +221,11 @@ def validate_strategy(
         seed=seed, folder=folder, identity=["StrategyRuns", provenance.source_sha256(cls), host, as_arrays, is_quick],
         on_progress=on_progress,
     )  # fmt: skip
-    found, gate, gate_reason, n_patterns = _with_memory(found, runs, bars, registry, on_progress)
+    found, gate, gate_reason, n_patterns = _with_memory(found, runs, bars, registry, start, on_progress)
     git = provenance.git_state(provenance.source_folder(cls))
     return StrategyValidation(
         found, bars, provenance.class_path(cls), provenance.source_sha256(cls), git.commit, git.is_dirty, fees, is_quick,
-        time.time_ns() // 1000, registry, () if ledger is None else ledger.attempts(), n_attempts, gate, gate_reason,
+        time.time_ns() // 1000, None if opened is None else opened.shown_url, () if ledger is None else ledger.attempts(), n_attempts, gate, gate_reason,
         n_patterns, searched,
     )  # fmt: skip
 
@@ -380,8 +388,9 @@ class _LazyAudit:
 
 
 def _with_memory(
-    found: Validation, runs: StrategyRuns, bars: Bars, registry: str | None, on_progress: Progress | None
-) -> tuple[Validation, GateTrial | None, str, int]:
+    found: Validation, runs: StrategyRuns, bars: Bars, registry: str | None, start: Start | None,
+    on_progress: Progress | None,
+) -> tuple[Validation, GateTrial | None, str, int]:  # fmt: skip
     """The validation with attribution, the trial of the gate, or why there is none, and how many entries were registered."""
     began = time.perf_counter()
     if on_progress is not None:
@@ -392,7 +401,7 @@ def _with_memory(
     try:
         memory = plain_runs.run_in_shadow(
             runs.cls, frame_of(bars), found.parameters, fees=runs.fees, is_exclusive=runs.is_exclusive, symbol=bars.symbol,
-            timeframe=bars.timeframe, registry=registry,
+            timeframe=bars.timeframe, registry=registry, start=start,
         )  # fmt: skip
     except QmlError as error:
         if not isinstance(error, DataError):
@@ -525,6 +534,31 @@ def _searched(cls: type, grid: Mapping[str, Sequence[Any]] | None, is_quick: boo
         if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
     }
     return {name: _around(numbers[name]) for name in list(numbers)[:_N_SEARCHED]}
+
+
+def search_points(cls: type, grid: Mapping[str, Sequence[Any]] | None = None) -> list[dict[str, Any]]:
+    """All parameters that `validate_strategy` would try, one mapping a trial.
+
+    Parameters
+    ----------
+    cls : type
+    grid : mapping of str to sequence, optional
+        As `validate_strategy` takes it.
+
+    Returns
+    -------
+    list of dict
+
+    Point in time
+    -------------
+    Reads no market.
+
+    Raises
+    ------
+    DataError
+        If there is no such parameter, or the grid is empty or too large.
+    """
+    return _points(cls, _searched(cls, grid, False))
 
 
 def _around(value: float) -> tuple[float, ...]:

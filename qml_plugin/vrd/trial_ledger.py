@@ -15,6 +15,7 @@ from qml_plugin.clock import from_datetime
 from qml_plugin.provenance import canonical_json, plain
 from qml_plugin.records import Run
 from qml_plugin.registry import PatternRegistry
+from qml_plugin.registry.ledger import NO_TRIALS
 from qml_plugin.vrd.evaluation import Evaluation, Parameters, annual_sharpe, bars_per_year
 
 _MOST_RUNS = 1_000_000
@@ -62,10 +63,12 @@ class TrialLedger:
         self._per_year = bars_per_year(bars)
         self._recorded = {run["run_id"] for run in self._runs()}
 
-    def n_attempts(self, grid: Sequence[Parameters]) -> int:
-        """How many different trials there will have been once all of `grid` were tried."""
+    def n_attempts(self, grid: Sequence[Parameters], others: Sequence[Parameters] = ()) -> int:
+        """How many different trials there will have been once all of `grid` and of `others` were tried."""
+        names = tuple(grid[0])
         own = {_key(self._source, parameters, {}) for parameters in grid}
-        return len(own | {_key_of(run, tuple(grid[0])) for run in self._runs()})
+        own |= {_key(self._source, {name: other.get(name) for name in names}, {}) for other in others}
+        return len(own | {_key_of(run, names) for run in self._runs()})
 
     def record(self, parameters: Parameters, evaluation: Evaluation | None, error: str | None) -> None:
         """Write one trial, unless it is there; None for one that gave nothing, with its error."""
@@ -103,7 +106,8 @@ class TrialLedger:
         )  # fmt: skip
 
     def _runs(self) -> Iterable[dict[str, Any]]:
-        return self._registry.get_runs(_MOST_RUNS, strategy=self._cls.__name__, data_hash=self._data_hash)
+        runs = self._registry.get_runs(_MOST_RUNS, strategy=self._cls.__name__, data_hash=self._data_hash)
+        return [run for run in runs if run["kind"] not in NO_TRIALS]
 
     def _metrics(self, evaluation: Evaluation) -> dict[str, object]:
         return {

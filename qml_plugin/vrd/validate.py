@@ -14,7 +14,7 @@ from qml_plugin.errors import DataError
 from qml_plugin.provenance import canonical_json, library_versions, plain
 from qml_plugin.records import FloatArray, IntArray
 from qml_plugin.stats.bar_permutation import PermutedBars, bar_permutation_test
-from qml_plugin.stats.checked import checked_returns
+from qml_plugin.stats.checked import checked_returns, is_constant
 from qml_plugin.stats.nulls import NullResult, circular_shift_test, random_entry_test, sign_flip_test
 from qml_plugin.stats.overfitting import (
     Overfitting,
@@ -205,7 +205,7 @@ class _Run:
         is_kept = False
         lacking = next((need for need in needs if self.results.get(need) is None), None)
         if lacking is not None:
-            reason = f"{lacking} is missing: {self.reason(lacking)}"
+            reason = self.reason(lacking)
         else:
             result = self.kept.read(name, key)
             is_kept = result is not None
@@ -398,15 +398,22 @@ def validate_returns(
     )
     n_steps = max(1, round(per_year * t.ruin_horizon_years))
 
-    def drawn(mean: float | None) -> MonteCarlo:
+    def drawn(mean: Callable[[], float] | None) -> MonteCarlo:
+        if len(values) < t.evidence_min_trades:
+            raise DataError(
+                f"{len(values)} results are too few to draw paths from; {t.evidence_min_trades} are needed."
+            )
+        if is_constant(values):
+            raise DataError(f"all {len(values)} results are {values[0]:g}: paths without a risk would show none.")
         return monte_carlo(
-            values, n_paths=plan.n_paths, n_steps=n_steps, block_length=automatic_block_length(values), mean_return=mean,
+            values, n_paths=plan.n_paths, n_steps=n_steps, block_length=automatic_block_length(values),
+            mean_return=None if mean is None else mean(),
             ruin_equity=t.ruin_ruin_equity, seed=seed,
         )  # fmt: skip
 
     def stressed() -> CostStress:
         if costs is None:
-            raise DataError("the costs of the returns are not known.")
+            raise DataError("the costs of the returns are not known; a column cost_frac would say.")
         return cost_stress(values, costs, per_year, multiples=_multiples(t), seed=seed)
 
     parts: dict[str, Any] = {
@@ -414,14 +421,21 @@ def validate_returns(
         "significance": run.do("significance", lambda: _significance(values, per_year, None, None, n_trials_ledger)),
         "interval": run.do("interval", lambda: bootstrap_interval(values, n_draws=plan.n_draws, seed=seed)),
         "monte_carlo": run.do("monte_carlo", lambda: drawn(None)),
-        "ruin": run.do("ruin", lambda: drawn(pessimist_mean(values, level=t.ruin_pessimist_level, seed=seed))),
+        "ruin": run.do("ruin", lambda: drawn(lambda: pessimist_mean(values, level=t.ruin_pessimist_level, seed=seed))),
         "costs": run.do("costs", stressed),
         "periods": run.do("periods", lambda: by_period(values, per_year, t, seed=seed)),
         "decay": run.do("decay", lambda: edge_decay(values, seed=seed)),
     }
-    reason = "returns alone do not hold the strategy or the market that this needs"
+    otherwise = "returns alone do not hold the strategy or the market that this needs"
+    reasons = {
+        "walk": f"{len(values)} results over {len(values) / per_year:.1f} years; returns alone do not say whether they are out of sample",
+        "timing": "returns alone do not hold the positions and the market that this needs",
+        "selection": "returns alone do not say how many trials led to them",
+    }
     done = {step.name for step in run.steps}
-    run.steps += [Step(step, "insufficient", reason, 0.0, False) for step in _STEPS if step not in done]
+    run.steps += [
+        Step(step, "insufficient", reasons.get(step, otherwise), 0.0, False) for step in _STEPS if step not in done
+    ]
     return _concluded(run, parts, None, name, seed, plan, t, n_trials_ledger, len(values))
 
 

@@ -44,12 +44,25 @@ def script(tmp_path, monkeypatch):
 
 def test_a_strategy_in_a_script_is_swept_and_the_table_written(qml, script):
     code, out, err = qml(
-        "sweep", "mine.py:Mine", "--data", "walk.csv", "--grid", "every=3:9:3", *CASH, "--out", "t.csv"
+        "sweep",
+        "mine.py:Mine",
+        "--data",
+        "walk.csv",
+        "--grid",
+        "every=3:9:3",
+        *CASH,
+        "--out",
+        "t.csv",
+        "--html",
+        "s.html",
     )
     assert (code, err) == (0, ""), err
     assert "plateau   every=" in out
     assert "tested    3 of 3 points; the best of many is biased upwards" in out
     assert list(pd.read_csv("t.csv")["every"]) == [3, 6, 9]
+    assert f"page      {Path('s.html').absolute()}" in out
+    assert "a search over every" in Path("s.html").read_text()
+    assert list(pd.read_csv("s.points.csv")["every"]) == [3, 6, 9]
     assert list(Path("results/sweeps").glob("*/trades/*.parquet"))
 
 
@@ -60,6 +73,17 @@ def test_a_point_that_failed_ends_it_with_one_and_is_named(qml, script):
     assert "failed    every=7: ValueError: not every seventh" in out
     assert "1 points failed and count as not tested; --resume tries them again" in out
     assert qml(*arguments, "--resume")[0] == 1
+
+
+def test_symbols_are_pooled_where_that_is_asked(qml, script):
+    both = ("sweep", "MovingAverageCross", "--data", "X=walk.csv", "--data", "Y=walk.csv", "--grid", "fast=3", "--set", "slow=12", "--pooled", *CASH)  # fmt: skip
+    code, _, err = qml(*both, "--set", "mode=record", "--db", "sqlite:///x.db")
+    assert (code, err) == (0, "")
+    cells = [run for run in PatternRegistry("sqlite:///x.db").get_runs() if run["kind"] == "cell"]
+    assert {(run["symbol"], *run["params"]["data"]["pooled_with"]) for run in cells} == {("X", "Y"), ("Y", "X")}
+    code, _, err = qml("sweep", "mine.py:Mine", "--data", "walk.csv", "--grid", "every=5", "--pooled")
+    assert code == 1
+    assert "Mine has no PatternMixin, so its symbols have no memory to share" in err
 
 
 def test_a_shipped_strategy_is_recorded_under_its_symbol(qml, script):
@@ -85,6 +109,8 @@ def test_a_search_finds_every_shipped_strategy_by_the_name_that_a_validation_tak
         (("--data", "walk.csv", "--grid", "evry=3"), "has no parameter 'evry'"),
         (("--data", "none.csv", "--grid", "every=3"), "none.csv cannot be read"),
         (("--data", "A=walk.csv", "--data", "A=walk.csv", "--grid", "every=3"), "names a symbol twice"),
+        (("--data", "walk.csv", "--grid", "every=3", "--html", "no/page.html"), "there is no folder no"),
+        (("--data", "walk.csv", "--grid", "every=3", "--html", "."), "is a folder. Name a file in it"),
     ],
 )
 def test_what_is_not_understood_is_refused_in_a_sentence(qml, script, arguments, message):
@@ -124,8 +150,10 @@ def test_walk_forward_shows_the_first_error(qml, script):
 
 
 def test_walk_forward_prints_a_row_a_window(qml, script):
-    code, out, _ = qml("walk-forward", "mine.py:Mine", "--data", "walk.csv", "--grid", "every=3,5", "--train", "60", "--test", "30", "--purge", "5", *CASH)  # fmt: skip
+    code, out, _ = qml("walk-forward", "mine.py:Mine", "--data", "walk.csv", "--grid", "every=3,5", "--train", "60", "--test", "30", "--purge", "5", *CASH, "--html", "w.html")  # fmt: skip
     assert code == 0
+    assert "walked forward" in Path("w.html").read_text()
+    assert len(pd.read_csv("w.folds.csv")) == 4
     assert len([line for line in out.splitlines() if line.startswith("2020-01-")]) == 4
     assert "out of sample: return" in out
     assert "purge 5 bars" in out

@@ -6,12 +6,16 @@ import subprocess
 
 import pytest
 
+from qml_plugin.report.certification_page import write_certification_page
 from qml_plugin.report.label_page import write_label_page
 from qml_plugin.report.page import write_page
 from qml_plugin.report.similar_page import write_similar_page
+from qml_plugin.report.study_page import write_study
 from tests.report import samples
+from tests.report.test_certification_page import found as certification
 from tests.report.test_label_page import page as label_page
 from tests.report.test_similar_page import page as similar_page
+from tests.report.test_study_page import view as study_view
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -24,8 +28,10 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
         lambda path: write_page(samples.page(), path),
         lambda path: write_label_page(label_page(), path),
         lambda path: write_similar_page(similar_page(), path),
+        lambda path: write_study(study_view(), path.parent)[0],
+        lambda path: write_certification_page(certification(), path),
     ],
-    ids=["demo", "label", "similar"],
+    ids=["demo", "label", "similar", "study", "certification"],
 )
 def test_every_figure_is_drawn(tmp_path, write):
     page = write(tmp_path / "page.html")

@@ -4,13 +4,14 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from qml_plugin.report.dossier import render_dossier, write_dossier
-from qml_plugin.report.dossier_figures import drawdown, thinned
+from qml_plugin.report.dossier_figures import drawdown, fan_figure, thinned
 from qml_plugin.vrd import Plan
 from qml_plugin.vrd.gates import GATES
 from qml_plugin.vrd.strategies import validate_strategy, validate_trades
@@ -136,6 +137,35 @@ def test_what_is_missing_says_why(tmp_path):
     text = " ".join(Document(render_dossier(nothing)).text.split())
     assert "INSUFFICIENT" in text
     assert "leave one of" in text
+    assert ".." not in text
+
+
+def test_periods_have_dates_and_parameters_stand_where_something_was_searched(found):
+    html = render_dossier(found)
+    text = " ".join(Document(html).text.split())
+    first = found.validation.walk.bar[0]
+    day = np.datetime64(int(found.bars.opened_at[first]), "us").astype("datetime64[D]")
+    assert f'<th scope="row">period 1</th><td class="when">{day}</td>' in html
+    assert "the parameters that were best before it are traded" in text
+    assert text.count("Parameters") > Document(render_dossier(_unsearched(found))).text.count("Parameters")
+
+
+def _unsearched(found):
+    """The same with one trial alone."""
+    v = found.validation
+    cut = {name: getattr(v.trials, name)[:, :1] for name in ("returns", "exposure", "costs")}
+    one = replace(v.trials, parameters=v.trials.parameters[:1], n_trades=v.trials.n_trades[:1], **cut)
+    return replace(found, validation=replace(v, trials=one, chosen=0))
+
+
+def test_the_line_of_ruin_is_drawn_where_paths_come_near(found):
+    paths = found.validation.monte_carlo
+    near = replace(paths, ruin_equity=float(paths.fan.min()))
+    far = replace(paths, fan=1 + (paths.fan - 1) / 1000)
+    assert len(fan_figure(near, 1.0).layout.shapes) == 1
+    figure = fan_figure(far, 1.0)
+    assert not figure.layout.shapes
+    assert "lies far below" in figure.layout.annotations[0].text
 
 
 def test_long_series_are_thinned_to_their_ends_and_falls_are_from_the_highest():

@@ -121,7 +121,6 @@ def test_a_plateau_wins_over_a_peak_and_words_have_no_neighbours():
 
 
 def test_progress_is_silent_where_there_is_no_terminal(capsys):
-    line = ProgressLine("sweep")
-    line(1, 2)
-    line.close()
+    with ProgressLine("sweep") as line:
+        line(1, 2)
     assert capsys.readouterr() == ("", "")

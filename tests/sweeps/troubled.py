@@ -5,12 +5,21 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import sys
 import time
+import warnings
 from pathlib import Path
 
 from backtesting import Strategy
 
 from strategies.moving_average import MovingAverageCross, moving_average
+
+
+class Unpicklable(Exception):
+    """Unpickled, it would be called with one argument."""
+
+    def __init__(self, first, second):
+        super().__init__(f"{first} {second}")
 
 
 class Plain(Strategy):
@@ -20,6 +29,7 @@ class Plain(Strategy):
     slow = 8
     trouble = ""
     sleep_s = 0.0
+    flag = ""
 
     def init(self):
         time.sleep(self.sleep_s)
@@ -35,6 +45,18 @@ class Plain(Strategy):
         elif self.trouble == "disk":
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+        elif self.trouble == "kill once" and not Path(self.flag).exists():
+            Path(self.flag).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif self.trouble == "exit":
+            sys.exit("so long")
+        elif self.trouble == "unpicklable":
+            raise Unpicklable("two", "words")
+        elif self.trouble == "unprintable":
+            raise ValueError("\udcff" + "x" * 3_000)
+        elif self.trouble == "talk":
+            print("said on the way")  # noqa: T201
+            warnings.warn("mind the 3 gaps", UserWarning, stacklevel=1)
         self.one = self.I(moving_average, self.data.Close, self.fast)
         self.other = self.I(moving_average, self.data.Close, self.slow)
 
@@ -46,14 +68,35 @@ class Plain(Strategy):
 
 
 class Cross(MovingAverageCross):
-    """With the mixin; raises at one point while a file is there."""
+    """With the mixin; raises at one point while a file is there, waits from another one on until it is."""
 
     fast = 3
     slow = 8
     bad_fast = 0
+    waits_from = 1_000
     flag = ""
 
     def init(self):
+        while self.fast >= self.waits_from and not Path(self.flag).exists():
+            time.sleep(0.02)
         if self.fast == self.bad_fast and Path(self.flag).exists():
             raise RuntimeError("the flag is up")
         super().init()
+
+
+class Troubled(Cross):
+    """With the mixin; what happens at a bar of the symbol called BAD."""
+
+    fast = 2
+    slow = 5
+    trouble = ""
+
+    def next(self):
+        if self.symbol == "BAD" and len(self.data) == 60:
+            if self.trouble == "raise":
+                raise ValueError("this bar is not to be had")
+            if self.trouble == "interrupt":
+                os.kill(os.getpid(), signal.SIGINT)
+            if self.trouble == "hang":
+                time.sleep(600)
+        super().next()

@@ -146,6 +146,8 @@ def test_one_period_or_one_regime_that_carries_all_makes_caution(good):
     code = (np.arange(1500) * 5 // 1500).astype(np.int8)
     one = by_regime(excess, code, 252, names=tuple("abcde"), n_draws=9, seed=1)
     assert statuses(replace(good, periods=one))["concentration"] == "FAIL"
+    flat = by_regime(0 * excess, code, 252, names=tuple("abcde"), n_draws=9, block_length=1.0, seed=1)
+    assert statuses(replace(good, periods=flat))["concentration"] == "INSUFFICIENT"
     carried = by_regime(np.where(code == 0, 0.01, -1e-4), code, 252, n_draws=9, block_length=1.0, seed=1)
     verdict = judge(replace(good, regimes=carried), T)[1]
     assert "nothing is earned outside the regime 'down calm'" in verdict.sentence

@@ -21,9 +21,16 @@ def test_trades_of_any_host_are_read_in_order_of_their_exits(tmp_path):
     [
         ("", "cannot be read"),
         ("a,b\n1,2\n", "It needs return_frac"),
-        ("exit_at,return_frac\n", "0 rows"),
+        ("exit_at,return_frac\n", "has 0 rows. At least two trades"),
+        ("exit_at,return_frac\n2024-01-01,0.1\n", "has 1 rows. At least two trades"),
+        ("exit_at,return_frac\n2024-01-01,\n2024-01-02,1\n", "return_frac is 'nan' in row 0"),
+        ("exit_at,return_frac\n2024-01-01,0.1\n,0.1\n2024-01-02,0.1\n", "exit_at is missing in row 1"),
+        (
+            "exit_at,return_frac\n2024-01-01,1.2\n2024-01-02,-2.5\n",
+            "return_frac is -2.5 in row 1 .* more than all of the equity",
+        ),
         ("exit_at,return_frac\n2024-01-01,x\n2024-01-02,1\n", "return_frac is 'x' in row 0"),
-        ("exit_at,return_frac\nyesterday,1\n", "cannot be read as times"),
+        ("exit_at,return_frac\nyesterday,1\ntoday,1\n", "cannot be read as times"),
         ("exit_at,return_frac\n2024-01-01,1\n2024-01-01,1\n", "have the same time"),
     ],
 )

@@ -265,10 +265,26 @@ def test_returns_alone_are_never_enough(tmp_path):
     ]  # fmt: skip
     assert found.significance.dsr < found.significance.psr
     json.dumps(found.as_dict(), allow_nan=False)
+    reasons = {gate.name: gate.reason for gate in found.gates}
+    assert reasons["evidence"] == "200 results over 4.0 years; returns alone do not say whether they are out of sample"
+    assert reasons["selection"] == "returns alone do not say how many trials led to them"
     with pytest.raises(DataError, match="per_year is 0"):
         validate_returns(trades, 0)
     with pytest.raises(DataError, match="not finite"):
         validate_returns(np.array([0.1, np.nan]), 50)
+
+
+@pytest.mark.parametrize(
+    ("returns", "reason"),
+    [
+        (np.full(60, 0.01), "all 60 results are 0.01"),
+        (np.tile([0.01, -0.005], 10), "20 results are too few to draw paths from"),
+    ],
+)
+def test_returns_that_could_show_no_ruin_do_not_pass_it(returns, reason):
+    gate = next(gate for gate in validate_returns(returns, 50.0, plan=QUICK).gates if gate.name == "ruin")
+    assert gate.status == "INSUFFICIENT"
+    assert gate.reason.startswith(reason)
 
 
 def test_features_of_entries_are_attributed(bars, evaluate):

@@ -1,0 +1,47 @@
+"""Errors of points, in words: not every error of a strategy survives the way between processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from qml_plugin.errors import QmlError
+
+_LONGEST_ERROR = 2_000
+
+
+class PointFailed(QmlError):
+    """A point raised; `is_short` where its process may be short of memory or disk since."""
+
+    def __init__(self, text: str, is_short: bool) -> None:
+        super().__init__(text, is_short)
+        self.text, self.is_short = text, is_short
+
+
+def attempt(call: Callable[..., Any], *arguments: Any) -> Any:
+    """What a call returns, where it is one of a point in a worker.
+
+    Raises
+    ------
+    PointFailed
+        Whatever the point raised, `sys.exit` too; only interrupts and the death of a worker pass as they are.
+    """
+    try:
+        return call(*arguments)
+    except (KeyboardInterrupt, BrokenProcessPool):
+        raise
+    except BaseException as error:  # noqa: BLE001 it is told to whoever asked for the point
+        raise PointFailed(words_of(error), isinstance(error, (MemoryError, OSError))) from None
+
+
+def words_of(error: BaseException) -> str:
+    """An error in a line that any file, database and terminal can hold, the same whatever the process that it came from."""
+    notes = " ".join(getattr(error, "__notes__", []))
+    first = " ".join(str(error).split())
+    if isinstance(error, SystemExit):
+        first = f"the strategy called sys.exit({first})"
+    text = f"{type(error).__name__}: {first}" + (f" ({notes})" if notes else "")
+    text = text.encode("utf-8", "backslashreplace").decode()
+    n_more = len(text) - _LONGEST_ERROR
+    return text if n_more <= 0 else f"{text[:_LONGEST_ERROR]} … ({n_more:,} characters more)"
