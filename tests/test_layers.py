@@ -16,7 +16,7 @@ LAYERS = {
 }  # fmt: skip
 ALLOWED = {
     "sqlalchemy": {"registry"}, "alembic": {"registry"}, "faiss": {"retrieval"}, "xgboost": {"gate"}, "sklearn": {"gate", "stats"},
-    "backtesting": {"adapters"}, "vectorbt": {"adapters"}, "joblib": {"sweeps"}, "optuna": {"sweeps"}, "arch": {"stats"}, "statsmodels": {"stats"}, "plotly": {"report"}, "jinja2": {"report"}, "mlflow": {"report"},
+    "backtesting": {"adapters"}, "vectorbt": {"adapters"}, "joblib": {"sweeps"}, "optuna": {"sweeps"}, "dask": {"sweeps"}, "distributed": {"sweeps"}, "ray": {"sweeps"}, "cloudpickle": {"sweeps"}, "arch": {"stats"}, "statsmodels": {"stats"}, "plotly": {"report"}, "jinja2": {"report"}, "mlflow": {"report"},
     "yaml": {"studies"}, "typer": {"cli"}, "rich": {"cli"}, "tqdm": {"demo"}, "strategies": {"demo"}, "experiments": set(), "tests": set(),
 }  # fmt: skip
 

@@ -13,7 +13,7 @@ from backtesting import Backtest
 from experiments.bench.mixin_cost import without_mixin
 from experiments.bench.timing import Row, figure, in_turn
 from qml_plugin import sweep
-from qml_plugin.sweeps.workers import LokyWorker
+from qml_plugin.sweeps.loky_workers import LokyWorker
 from strategies.moving_average import MovingAverageCross
 
 N_BARS, N_RUNS = 20_000, 2

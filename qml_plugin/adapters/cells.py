@@ -192,7 +192,7 @@ def run_cell(
     run: Run,
     objective: str | Callable[[pd.Series], float],
 ) -> Finished:
-    """Run one point; what it leaves for the registry waits for ``memory.commit()``."""
+    """Run one point; what it leaves for the registry is ``memory.batch()``."""
     cell = cell_of(market, run) if is_remembering(strategy) else None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

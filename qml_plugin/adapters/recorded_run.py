@@ -83,7 +83,7 @@ def registry_of(url: str | None, *, create: bool = True) -> PatternRegistry | No
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What a run is given by the search that it is a cell of; it records nothing before `RecordedRun.commit` is called.
+    """What a run is given by the search that it is a cell of; its search records what `RecordedRun.batch` holds.
 
     ``run`` is its record as of its start. ``start`` is the snapshot that all cells share, None where this one asks for
     none. ``pool`` is the past that it shares with the runs of other symbols, and ``await_turn(known_at)`` returns when none of
@@ -189,6 +189,25 @@ def begun_run(
         snapshot_patterns=snapshot.n_patterns if snapshot else None,
         snapshot_sha256=snapshot.sha256 if snapshot else None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a run that has ended leaves in a registry. It pickles, so that another process can write it."""
+
+    run: Run
+    patterns: list[Pattern]
+    decisions: list[Decision]
+    returns: dict[str, float | None]
+    tz: str | None
+
+    def save(self, registry: PatternRegistry, bars: Bars) -> None:
+        """Store it in one transaction; `bars` are those of the run."""
+        try:
+            registry.save_run(self.run, self.patterns, self.decisions, self.returns, bars=bars, tz=self.tz)
+        except QmlError as failure:
+            failure.add_note("The backtest itself ran to its end; only its record is missing. Run it again.")
+            raise
 
 
 class RecordedRun:
@@ -316,11 +335,11 @@ class RecordedRun:
         """Store what a run that has ended leaves in the registry, in one transaction; nothing where it has none."""
         registry, self._registry, self._cell = self._registry, None, None
         if registry is not None:
-            try:
-                registry.save_run(self.run, self.patterns, self.decisions, self.returns, bars=self._bars, tz=self._tz)
-            except QmlError as failure:
-                failure.add_note("The backtest itself ran to its end; only its record is missing. Run it again.")
-                raise
+            self.batch().save(registry, self._bars)
+
+    def batch(self) -> Batch:
+        """What a run that has ended leaves in a registry."""
+        return Batch(self.run, self.patterns, self.decisions, self.returns, self._tz)
 
     def _counts(self) -> dict[str, object]:
         """How many entries there were, and what was done with them."""

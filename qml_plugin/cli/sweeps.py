@@ -31,7 +31,8 @@ _N_SHOWN = 10
 Strategy = Annotated[str, typer.Argument(metavar="STRATEGY", help="A shipped strategy such as QMLStrategy, module:Class or file.py:Class.")]  # fmt: skip
 DataFile = Annotated[list[str], typer.Option("--data", metavar="[SYMBOL=]FILE", help="Bars as .csv or .parquet, or GOOG or EURUSD, which backtesting.py ships.")]  # fmt: skip
 GridOption = Annotated[list[str], typer.Option("--grid", metavar="NAME=VALUES", help="Values to try: atr_period=10,14,20 or min_depth_ratio=0.3:0.7:0.2. Repeat it.")]  # fmt: skip
-Jobs = Annotated[int, typer.Option("--jobs", "-j", help="Worker processes; -1 for one on each processor.")]
+Jobs = Annotated[int | None, typer.Option("--jobs", "-j", help="Worker processes; -1 for one on each processor. 1 unless given; with --backend dask or ray, all of the cluster.")]  # fmt: skip
+Backend = Annotated[str | None, typer.Option(help="Where the workers are: loky (this machine), dask (DASK_SCHEDULER_ADDRESS) or ray (RAY_ADDRESS).")]  # fmt: skip
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the same search that was interrupted.")]
 Pooled = Annotated[bool, typer.Option("--pooled", help="Let the symbols of a point learn from one another: one gate over all.")]  # fmt: skip
 Search = Annotated[str, typer.Option(help="grid, random, or tpe, which needs Optuna.")]
@@ -47,7 +48,7 @@ Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write
 
 
 def sweep(
-    strategy: Strategy, data: DataFile, grid: GridOption, jobs: Jobs = 1, resume: Resume = False, search: Search = "grid",
+    strategy: Strategy, data: DataFile, grid: GridOption, jobs: Jobs = None, backend: Backend = None, resume: Resume = False, search: Search = "grid",
     points: Points = None, objective: Objective = "sharpe_annual", time_limit: TimeLimit = None, retries: Retries = 1,
     seed: Seed = 0, db: Registry = None, options: Options = None, folder: Folder = None, pooled: Pooled = False,
     out: Annotated[Path | None, typer.Option(help="Write the whole table to this .csv or .parquet file.")] = None,
@@ -67,7 +68,7 @@ def sweep(
     with _interruptible(), telling_of_compilation():
         arguments = _common(strategy, data, grid, options, search, jobs)
         result = run(
-            *arguments[:3], n_jobs=jobs, resume=resume, search=search, n_points=points, objective=objective, registry=db,
+            *arguments[:3], n_jobs=jobs, backend=backend, resume=resume, search=search, n_points=points, objective=objective, registry=db,
             time_limit_s=time_limit, retries=retries, seed=seed, folder=folder, pooled=pooled, **arguments[3],
         )  # fmt: skip
     if out is not None:
@@ -90,7 +91,7 @@ def walk_forward(
     warmup: Annotated[str, typer.Option(help="Bars seen before a test window; auto for all since training began.")] = "auto",
     anchored: Annotated[bool, typer.Option("--anchored", help="Training windows begin with the first bar.")] = False,
     by: Annotated[str, typer.Option(help="How to choose: plateau, objective or a metric.")] = "plateau",
-    jobs: Jobs = 1, resume: Resume = False, search: Search = "grid", points: Points = None,
+    jobs: Jobs = None, backend: Backend = None, resume: Resume = False, search: Search = "grid", points: Points = None,
     objective: Objective = "sharpe_annual", time_limit: TimeLimit = None, retries: Retries = 1, seed: Seed = 0,
     db: Registry = None, options: Options = None, folder: Folder = None, html: Html = None,
 ) -> None:  # fmt: skip
@@ -105,7 +106,7 @@ def walk_forward(
         arguments = _common(strategy, data, grid, options, search, jobs)
         result = run(
             *arguments[:3], train=train, test=test, purge=_bars(purge), warmup=_bars(warmup), anchored=anchored, by=by,
-            n_jobs=jobs, resume=resume, search=search, n_points=points, objective=objective, registry=db,
+            n_jobs=jobs, backend=backend, resume=resume, search=search, n_points=points, objective=objective, registry=db,
             time_limit_s=time_limit, retries=retries, seed=seed, folder=folder, **arguments[3],
         )  # fmt: skip
     names = list(result.searches[0].grid_names)
@@ -146,7 +147,7 @@ def _check_page(html: Path | None) -> None:
 
 
 def _common(
-    strategy: str, data: list[str], grid: list[str], options: list[str] | None, search: str, jobs: int
+    strategy: str, data: list[str], grid: list[str], options: list[str] | None, search: str, jobs: int | None
 ) -> tuple[str, Any, dict[str, Any], dict[str, Any]]:
     """What both commands are given, as the functions take it."""
     from qml_plugin.errors import DataError

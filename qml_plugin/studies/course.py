@@ -26,9 +26,10 @@ from qml_plugin.studies.folder import PARTS, StudyFolder
 from qml_plugin.studies.job import Job, run_job, with_fixed
 from qml_plugin.studies.plan import Cell, cells_of
 from qml_plugin.sweeps.failures import words_of
+from qml_plugin.sweeps.loky_workers import LokyWorker
 from qml_plugin.sweeps.progress import Progress
 from qml_plugin.sweeps.search import record_end
-from qml_plugin.sweeps.workers import LokyWorker, n_workers
+from qml_plugin.sweeps.workers import n_workers
 
 _SIGN_OF_LIFE_S = 60
 _TICK_S = 0.5

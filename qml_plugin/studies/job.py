@@ -121,7 +121,7 @@ def _sweep(job: Job, n_jobs: int, tell: Callable[[str], None]) -> dict[str, Any]
         n_points=None, objective=job.objective, seed=0, registry=job.registry if has_memory else None,
         options={**host, **job.fixed, **own},
     )  # fmt: skip
-    how = How.of(n_jobs, None, 1, True, lambda done, total, _: tell(f"{done}/{total} points"))
+    how = How.of("loky", n_jobs, None, 1, True, lambda done, total, _: tell(f"{done}/{total} points"))
     start = _start(job.registry, *job.snapshot) if asked.sees_registry else None
     found = swept(asked, how, job.sweeps, start=start, parent_run_id=job.parent_run_id)
     if not found.n_tested:

@@ -16,7 +16,7 @@ from qml_plugin.adapters.vectorbt_portfolio import METRICS
 from qml_plugin.errors import DataError
 from qml_plugin.processes import Process
 from qml_plugin.registry import PatternRegistry
-from qml_plugin.sweeps.folder import Folder, finite, home_of
+from qml_plugin.sweeps.folder import Folder, finite, home_of, in_parquet
 from qml_plugin.sweeps.points import Grid, Places
 from qml_plugin.sweeps.points import shown as shown_value
 from qml_plugin.sweeps.result import SweepResult, point_table
@@ -122,7 +122,7 @@ def kept_record(
     record: dict[str, Any] = {
         "status": "finished", "metrics": finite(numbers), "objective": finite({"": value})[""], "error": None, "warned": [],
     }  # fmt: skip
-    hashes = folder.write_tables(run_id, {"trades": trades, "equity": equity})
+    hashes = folder.write_tables(run_id, {"trades": in_parquet(trades), "equity": in_parquet(equity)})
     if commit is not None:
         commit()
     folder.write_cell(run_id, record | {"sha256": hashes})

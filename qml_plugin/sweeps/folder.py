@@ -33,15 +33,11 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def write_tables(self, run_id: str, tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
-        """Keep the tables of a point, and give their hashes; each file is whole or absent."""
-        hashes = {}
-        for name, table in tables.items():
-            packed = BytesIO()
-            table.to_parquet(packed, compression="zstd")
-            hashes[name] = hashlib.sha256(packed.getbuffer()).hexdigest()
-            _replace(self._table(name, run_id), packed.getvalue())
-        return hashes
+    def write_tables(self, run_id: str, tables: Mapping[str, bytes]) -> dict[str, str]:
+        """Keep the tables of a point, as `in_parquet` made them, and give their hashes; each file is whole or absent."""
+        for name, content in tables.items():
+            _replace(self._table(name, run_id), content)
+        return {name: hashlib.sha256(content).hexdigest() for name, content in tables.items()}
 
     def write_cell(self, run_id: str, record: Mapping[str, Any]) -> None:
         """Keep what a point came to; ``sha256`` holds the hashes of its tables."""
@@ -141,6 +137,13 @@ class Folder:
 
     def _table(self, name: str, run_id: str) -> Path:
         return self.path / name / f"{run_id}.parquet"
+
+
+def in_parquet(table: pd.DataFrame) -> bytes:
+    """A table as the content of its file."""
+    packed = BytesIO()
+    table.to_parquet(packed, compression="zstd")
+    return packed.getvalue()
 
 
 def home_of(given: str | Path | None, registry_file: Path | None) -> Path:

@@ -10,7 +10,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,17 +28,18 @@ from qml_plugin.features.catalogue import N_BUILT_IN
 from qml_plugin.processes import Process
 from qml_plugin.records import Run
 from qml_plugin.registry import PatternRegistry
+from qml_plugin.sweeps.backends import backend_of
 from qml_plugin.sweeps.failures import words_of
 from qml_plugin.sweeps.folder import Folder, home_of, writing
 from qml_plugin.sweeps.points import Grid, Places
 from qml_plugin.sweeps.points import shown as shown_value
-from qml_plugin.sweeps.pooling import run_pooled_point
+from qml_plugin.sweeps.pooling import POOLED
 from qml_plugin.sweeps.progress import Progress, ProgressLine
 from qml_plugin.sweeps.result import SweepResult, point_table
 from qml_plugin.sweeps.shared import write_shared
 from qml_plugin.sweeps.task import Plan, Point
 from qml_plugin.sweeps.tpe import GENERATION, suggestions
-from qml_plugin.sweeps.workers import Crew, n_workers
+from qml_plugin.sweeps.workers import Backend, Crew
 
 SEARCHES = ("grid", "random", "tpe")
 Data = pd.DataFrame | str | Path
@@ -53,7 +54,8 @@ def sweep(
     grid: Mapping[str, Any],
     *,
     pooled: bool = False,
-    n_jobs: int = 1,
+    n_jobs: int | None = None,
+    backend: str | None = None,
     registry: str | None = None,
     constraint: Callable[[Any], bool] | None = None,
     search: str = "grid",
@@ -80,9 +82,13 @@ def sweep(
     pooled : bool, default=False
         Whether the symbols of a point learn from one another: they go through time together, and an entry on one is decided
         by a gate that has learnt from the entries of all. For strategies with the mixin. One that fails fails the point.
-    n_jobs : int, default=1
-        Worker processes; -1 for one on each processor. 1 without `time_limit_s` runs in this process, where a point that
-        kills its process or hangs cannot be survived.
+    n_jobs : int, optional
+        Worker processes; -1 for one on each processor. 1, which is the default on this machine, runs in this process
+        unless there is a `time_limit_s`: a point that kills its process or hangs cannot be survived there. Of a cluster
+        all workers are used unless this says fewer.
+    backend : {"loky", "dask", "ray"}, optional
+        Where the worker processes are: on this machine, or those of a Dask or Ray cluster, which need not see its disk.
+        What ``joblib.parallel_config`` says unless given.
     registry : str, optional
         Database URL, for strategies with the mixin; the class's own unless given. The sweep is a run of kind ``"sweep"``,
         each point one of kind ``"cell"`` below it, which the ledger counts as a trial.
@@ -128,7 +134,9 @@ def sweep(
     RegistryError
         If the registry cannot be opened.
     MissingExtra
-        If `search` is ``"tpe"`` and Optuna is not installed.
+        If `search` is ``"tpe"`` and Optuna is not installed, or the library of `backend` is not.
+    QmlError
+        If no worker can be had.
     KeyboardInterrupt
         When interrupted; what had finished is kept, and ``resume=True`` goes on.
     """
@@ -136,15 +144,16 @@ def sweep(
         strategy, data, grid, constraint=constraint, search=search, n_points=n_points, objective=objective, seed=seed,
         registry=registry, options=options, pooled=pooled,
     )  # fmt: skip
-    how = How.of(n_jobs, time_limit_s, retries, resume, progress)
-    return swept(asked, how, asked.folder_of(folder))
+    how = How.of(backend, n_jobs, time_limit_s, retries, resume, progress)
+    with closing(how.backend):
+        return swept(asked, how, asked.folder_of(folder))
 
 
 @dataclass(frozen=True, slots=True)
 class How:
     """How a search is carried out, which no result depends on."""
 
-    n_jobs: int
+    backend: Backend
     time_limit_s: float | None
     retries: int
     resume: bool
@@ -152,14 +161,15 @@ class How:
 
     @classmethod
     def of(
-        cls, n_jobs: int, time_limit_s: float | None, retries: int, resume: bool, progress: Progress | bool | None
-    ) -> How:
+        cls, backend: str | None, n_jobs: int | None, time_limit_s: float | None, retries: int, resume: bool,
+        progress: Progress | bool | None,
+    ) -> How:  # fmt: skip
         """The same, checked."""
         if time_limit_s is not None and not time_limit_s > 0:
             raise DataError(f"time_limit_s is {time_limit_s!r}. Give seconds, more than 0, or None for no limit.")
         if not isinstance(retries, int) or retries < 0:
             raise DataError(f"retries is {retries!r}. It is a count: use a whole number from 0 on.")
-        return cls(n_workers(n_jobs), time_limit_s, retries, resume, progress)
+        return cls(backend_of(backend, n_jobs, time_limit_s), time_limit_s, retries, resume, progress)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -380,7 +390,7 @@ def _carried_out(course: _Course, how: How, hosts: Mapping[str, Any]) -> SweepRe
     n_all = _n_points(asked)
     line = ProgressLine(f"sweep {course.run_id[:8]}") if how.progress in (None, True) else None
     tell: Progress = line or (how.progress if callable(how.progress) else lambda *_: None)
-    crew = Crew(how.n_jobs, how.time_limit_s, how.retries, heartbeat(asked.registry, course.run_id))
+    crew = Crew(how.backend, how.time_limit_s, how.retries, heartbeat(asked.registry, course.run_id))
     done: list[Places] = []
     before = MarketFeatures.n_passes
     n_passes = 0
@@ -409,7 +419,7 @@ def _carried_out(course: _Course, how: How, hosts: Mapping[str, Any]) -> SweepRe
                 plan = plan_of()
                 n_passes += MarketFeatures.n_passes - before
                 if asked.is_pooled:
-                    crew.run(plan, waiting, finished, run_pooled_point)
+                    crew.run(plan, waiting, finished, POOLED)
                 else:
                     crew.run(plan, [point for (point,) in waiting], finished)
             done += places
@@ -456,10 +466,13 @@ def _shared(course: _Course) -> Iterator[Callable[[], Plan]]:
                 replace(market, features=MarketFeatures(market.bars) if cells.is_remembering(asked.strategy) else None)
                 for market in course.markets
             ]
-            diff = provenance.git_state(provenance.source_folder(asked.strategy)).diff
+            facts = {
+                "git_diff": provenance.git_state(provenance.source_folder(asked.strategy)).diff,
+                "versions": provenance.library_versions(), "source_sha256": provenance.source_sha256(asked.strategy),
+            }  # fmt: skip
             own = place / f"{time.time_ns():x}"  # a worker keeps what it has mapped under this name
             with writing(place):
-                write_shared(own, markets, course.start, {"git_diff": diff})
+                write_shared(own, markets, course.start, facts, asked.registry)
             path = provenance.class_path(asked.strategy)
             is_script = asked.strategy.__module__ not in ("__main__",) and ".py:" in path
             made.append(

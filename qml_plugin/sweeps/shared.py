@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,28 @@ import numpy as np
 import pandas as pd
 
 from qml_plugin.adapters.cells import Market
-from qml_plugin.adapters.recorded_run import Start, with_frozen
+from qml_plugin.adapters.recorded_run import Start
 from qml_plugin.bars import Bars
 from qml_plugin.features import MarketFeatures
+from qml_plugin.gate.predictor import XGBoostPredictor
+from qml_plugin.model_files import card_path, read_model
 from qml_plugin.records import KnownPatterns
 from qml_plugin.registry import PatternRegistry, Snapshot
 
 _COLUMNS = ("side", "known_at", "resolved_at", "is_win", "r_multiple", "confidence", "features")
 
 
-def write_shared(folder: Path, markets: Sequence[Market], start: Start | None, facts: Mapping[str, Any]) -> None:
-    """Write markets, snapshot and facts into a folder that is new."""
+def write_shared(
+    folder: Path, markets: Sequence[Market], start: Start | None, facts: Mapping[str, Any], registry: PatternRegistry | None
+) -> None:  # fmt: skip
+    """Write markets, snapshot, frozen models and facts into a folder that is new: all that a worker needs to read."""
     folder.mkdir(parents=True)
     meta: dict[str, Any] = {"facts": dict(facts), "markets": [], "start": None}
     for place, market in enumerate(markets):
-        meta["markets"].append(_write_market(folder, f"market-{place}", market))
+        about = _write_market(folder, f"market-{place}", market)
+        if market.start is not None and market.start.model_id is not None and registry is not None:
+            about["model"] = _write_model(folder, registry.get_model(market.start.model_id))
+        meta["markets"].append(about)
     if start is not None:
         known = start.known
         for name in _COLUMNS:
@@ -37,15 +44,16 @@ def write_shared(folder: Path, markets: Sequence[Market], start: Start | None, f
     (folder / "meta.json").write_text(json.dumps(meta))
 
 
-def read_shared(folder: Path, registry: str | None) -> tuple[dict[str, Market], dict[str, Any]]:
+def read_shared(folder: Path) -> tuple[dict[str, Market], dict[str, Any]]:
     """The markets by symbol with the snapshot that they share, mapped from the files, and the facts."""
     meta = json.loads((folder / "meta.json").read_text())
     start = None if meta["start"] is None else _read_start(folder, meta["start"])
     markets = {}
     for place, about in enumerate(meta["markets"]):
         begins = start
-        if start is not None and registry is not None and about["model_id"] is not None:
-            begins = with_frozen(start, PatternRegistry(registry, create=False), about["model_id"])
+        if start is not None and "model" in about:
+            model = XGBoostPredictor.load(folder / about["model"])
+            begins = replace(start, model_id=about["model_id"], frozen=model)
         markets[about["symbol"]] = _read_market(folder, f"market-{place}", about, begins)
     return markets, meta["facts"]
 
@@ -76,6 +84,14 @@ def _write_market(folder: Path, name: str, market: Market) -> dict[str, Any]:
         "tz": None if index.tz is None else str(index.tz),
         "model_id": market.start.model_id if market.start is not None else None,
     }  # fmt: skip
+
+
+def _write_model(folder: Path, model: Mapping[str, Any]) -> str:
+    """The file of a model, as it is, and the registry's card of it."""
+    name = f"model-{model['model_id']}{model['path'].suffix}"
+    (folder / name).write_bytes(read_model(model["path"], model["card"].sha256))
+    card_path(folder / name).write_text(model["card"].to_json())
+    return name
 
 
 def _read_market(folder: Path, name: str, about: Mapping[str, Any], start: Start | None) -> Market:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,8 @@ def walk_forward(
     warmup: int | str = "auto",
     anchored: bool = False,
     by: str = "plateau",
-    n_jobs: int = 1,
+    n_jobs: int | None = None,
+    backend: str | None = None,
     registry: str | None = None,
     constraint: Callable[[Any], bool] | None = None,
     search: str = "grid",
@@ -135,7 +137,7 @@ def walk_forward(
         Whether all training windows begin with the first bar and grow.
     by : str, default="plateau"
         How the choice is made: as for `SweepResult.best`.
-    n_jobs, registry, constraint, search, n_points, objective, time_limit_s, retries, seed, resume, folder, progress
+    n_jobs, backend, registry, constraint, search, n_points, objective, time_limit_s, retries, seed, resume, folder, progress
         As for `sweep`.
     **options
         As for `sweep`. ``finalize_trades`` is on unless given: no position is carried from one window into the next.
@@ -167,7 +169,7 @@ def walk_forward(
         raise DataError(f"by {by!r} is no way to choose. Use one of {', '.join(choices)}.")
     if len(asked.frames) > 1:
         raise DataError("walk_forward takes one symbol. Call it for each: their windows lie at other times.")
-    how = How.of(n_jobs, time_limit_s, retries, resume, progress)
+    how = How.of(backend, n_jobs, time_limit_s, retries, resume, progress)
     (frame,) = asked.frames.values()
     if len(frame) < train + test:
         raise DataError(f"{len(frame)} bars are too few for train={train} and test={test}. Take shorter windows.")
@@ -176,7 +178,8 @@ def walk_forward(
     )
     kept = Folder(asked.folder_of(folder) / run_id)
     walk = _Walk(asked, replace(how, resume=True), kept, run_id, by)
-    return walk.carried_out(train, test, purge, warmup, anchored=anchored, is_resumed=resume)
+    with closing(how.backend):
+        return walk.carried_out(train, test, purge, warmup, anchored=anchored, is_resumed=resume)
 
 
 def _check_windows(train: object, test: object, purge: object, warmup: object) -> None:

@@ -1,114 +1,64 @@
 """Points in worker processes: retried, ended when they take too long, and none lost by the death of another.
 
-Every worker is an executor of its own with one process, so that a worker that dies takes no other's point along, and it
-is certain whose point it was. A backend beyond loky is another `Worker` with the same three methods.
+Every worker is a process that does one thing at a time, so that one that dies takes no other's point along, and it is
+certain whose point it was. Where the processes come from is a `Backend`: this machine (`loky_workers`), or a cluster
+(`dask_workers`, `ray_workers`).
 """
 
 from __future__ import annotations
 
-import atexit
-import os
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pickle import PicklingError
 from typing import Any, Protocol
 
 import joblib
-from joblib.externals.loky.process_executor import ProcessPoolExecutor
 
 from qml_plugin.errors import DataError, QmlError
 from qml_plugin.sweeps.failures import PointFailed, attempt, words_of
-from qml_plugin.sweeps.task import Plan, prepare, run_point
+from qml_plugin.sweeps.task import SINGLE, Plan, Work, packed, prepare, prepare_from, run_apart, run_here
 
-_IDLE_S = 300
-_WATCH_S = 0.5
 _MOST_FALSE_STARTS = 3
 # One thread each: the workers themselves are the parallelism, and results must not depend on a number of threads.
-_ENVIRONMENT = {"TQDM_DISABLE": "1"} | dict.fromkeys(
+ENVIRONMENT = {"TQDM_DISABLE": "1"} | dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
 )
 
 
 class Worker(Protocol):
-    """What runs one call after the other, and can be ended."""
+    """What runs one call after the other, and can be ended.
+
+    Its future raises BrokenProcessPool where the process died, and else what the call raised.
+    """
 
     def submit(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]: ...
     def end(self) -> None: ...
     def release(self) -> None: ...
 
 
-class InProcess:
-    """This very process: nothing to start, nothing that could be ended."""
+class Backend(Protocol):
+    """Where workers come from; none is started before it is asked for.
 
-    def submit(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(call(*arguments))
-        except Exception as error:  # noqa: BLE001 whoever asks for the result gets it
-            future.set_exception(error)
-        return future
+    ``n_jobs`` is the most points at once. Where ``is_local``, workers read and write the files of the sweep themselves;
+    others are sent what they need, and what a point leaves is written here.
+    """
 
-    def end(self) -> None:
-        """Nothing to end."""
+    n_jobs: int
+    is_local: bool
 
-    def release(self) -> None:
-        """Nothing to give back."""
+    def taken(self, *, is_needed: bool) -> Worker | None:
+        """An idle worker, or a new one; None where there is none now, which is a QmlError where one `is_needed`."""
 
+    def watch(self) -> None:
+        """Called now and then while points run: the futures of workers that have died are to know of it."""
 
-class LokyWorker:
-    """A process of its own, kept for the next sweep after this one."""
-
-    _idle: list[LokyWorker] = []  # noqa: RUF012
-
-    def __init__(self) -> None:
-        self._executor = ProcessPoolExecutor(
-            max_workers=1, timeout=_IDLE_S, initializer=_begin, initargs=(os.getpid(),), env=_ENVIRONMENT
-        )
-
-    @classmethod
-    def taken(cls) -> LokyWorker:
-        """An idle worker, or a new one."""
-        return cls._idle.pop() if cls._idle else cls()
-
-    def submit(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        future: Future[Any] = self._executor.submit(call, *arguments)
-        return future
-
-    def end(self) -> None:
-        self._executor.shutdown(wait=False, kill_workers=True)
-
-    def release(self) -> None:
-        self._idle.append(self)
-
-    @classmethod
-    def end_idle(cls) -> None:
-        """End the workers that wait for the next sweep."""
-        while cls._idle:
-            cls._idle.pop().end()
-
-
-atexit.register(LokyWorker.end_idle)
-os.register_at_fork(after_in_child=LokyWorker._idle.clear)
-
-
-def _begin(parent: int) -> None:
-    """Leave Ctrl-C to the parent, and do not outlive it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_WATCH_S)
-        os._exit(1)
-
-    if os.name == "posix":
-        threading.Thread(target=watch, daemon=True).start()
+    def close(self) -> None:
+        """Give back what was started."""
 
 
 @dataclass(slots=True)
@@ -124,8 +74,7 @@ class Crew:
 
     Parameters
     ----------
-    n_jobs : int
-        1 without a limit of time runs in this process.
+    backend : Backend
     time_limit_s : float, optional
         Of one attempt, from when its worker was ready.
     retries : int
@@ -134,7 +83,7 @@ class Crew:
         Called now and then while points run.
     """
 
-    n_jobs: int
+    backend: Backend
     time_limit_s: float | None
     retries: int
     tick: Callable[[], None] = lambda: None
@@ -156,18 +105,20 @@ class Crew:
                 self._ready.pop().release()
 
     def run(
-        self, plan: Plan, points: Sequence[Any], done: Callable[[int, dict[str, Any]], None],
-        call: Callable[[Plan, Any], dict[str, Any]] = run_point,
+        self, plan: Plan, points: Sequence[Any], done: Callable[[int, dict[str, Any]], None], work: Work = SINGLE
     ) -> None:  # fmt: skip
-        """Run points in any order by `call`; `done` is told the place and the record of each, failed ones too."""
+        """Run points in any order; `done` is told the place and the record of each, failed ones too."""
         waiting = deque((place, 1) for place in range(len(points)))
         attempts: dict[int, int] = {}
+        is_local = self.backend.is_local
+        # The registry's address may hold a password, and nobody there needs it.
+        call, told = (run_here, plan) if is_local else (run_apart, replace(plan, registry=None))
         while waiting or self._busy:
-            self._hire(plan, len(waiting))
+            self._hire(told, len(waiting))
             while waiting and self._ready:
                 place, attempts_now = waiting.popleft()
                 attempts[place] = attempts_now
-                self._start(self._ready.pop(), place, attempt, call, plan, points[place])
+                self._start(self._ready.pop(), place, attempt, call, work, told, points[place])
             for future in self._next_done():
                 busy = self._busy.pop(future)
                 error = future.exception()
@@ -176,15 +127,18 @@ class Crew:
                     continue
                 if error is None:
                     self._ready.append(busy.worker)
-                    record = future.result()
-                    self.n_feature_passes += record["n_feature_passes"]
-                    done(busy.place, record)
-                    continue
-                self._after_failure(busy.worker, error)
+                    record, error = self._kept(work, plan, points[busy.place], future.result())
+                    if record is not None:
+                        self.n_feature_passes += record["n_feature_passes"]
+                        done(busy.place, record)
+                        continue
+                else:
+                    self._after_failure(busy.worker, error)
                 self._again_or_failed(busy.place, attempts[busy.place], _told(error), waiting, done)
             for place in self._end_late():
                 error_text = f"TimeLimit: it took longer than time_limit_s={self.time_limit_s:g} and was ended"
                 self._again_or_failed(place, attempts[place], error_text, waiting, done)
+            self.backend.watch()
             self.tick()
 
     def _again_or_failed(
@@ -195,20 +149,29 @@ class Crew:
         else:
             done(place, {"status": "failed", "error": error})
 
+    def _kept(self, work: Work, plan: Plan, point: Any, left: Any) -> tuple[Any, Any]:
+        """The record of a point that was computed, or the error that kept it from being written here."""
+        if self.backend.is_local:
+            return left, None
+        try:
+            return attempt(work.keep, plan, point, left), None
+        except PointFailed as error:
+            return None, error
+
     def _hire(self, plan: Plan, n_waiting: int) -> None:
-        n_wanted = min(self.n_jobs, n_waiting + sum(busy.place is not None for busy in self._busy.values()))
-        while len(self._ready) + len(self._busy) < n_wanted:
-            is_inside = self.n_jobs == 1 and self.time_limit_s is None
-            worker: Worker = InProcess() if is_inside else LokyWorker.taken()
-            self._start(worker, None, prepare, plan)
+        n_wanted = n_waiting + sum(busy.place is not None for busy in self._busy.values())
+        while (n_now := len(self._ready) + len(self._busy)) < min(n_wanted, self.backend.n_jobs):
+            worker = self.backend.taken(is_needed=n_now == 0)
+            if worker is None:
+                return
+            if self.backend.is_local:
+                self._start(worker, None, prepare, plan)
+            else:
+                self._start(worker, None, prepare_from, plan, packed(plan.shared))
 
     def _start(self, worker: Worker, place: int | None, call: Callable[..., Any], *arguments: Any) -> None:
         limit = self.time_limit_s if place is not None and self.time_limit_s is not None else float("inf")
-        try:
-            future = worker.submit(call, *arguments)
-        except BrokenProcessPool as error:  # it died while it was idle
-            future = Future()
-            future.set_exception(error)
+        future = worker.submit(call, *arguments)
         self._busy[future] = _Busy(worker, place, time.monotonic() + limit)
 
     def _next_done(self) -> list[Future[Any]]:
@@ -221,7 +184,10 @@ class Crew:
             self.n_feature_passes += future.result()
             self._ready.append(worker)
             return
-        worker.end()
+        if self.backend.is_local or isinstance(error, BrokenProcessPool):
+            worker.end()
+        else:
+            worker.release()  # it is others' too, and there is nothing wrong with it
         if not isinstance(error, BrokenProcessPool):
             if isinstance(error, QmlError):
                 raise error
@@ -230,13 +196,12 @@ class Crew:
                 "parameters, objective and options must be picklable."
             ) from error
         self._n_false_starts += 1
-        if self._n_false_starts >= _MOST_FALSE_STARTS * self.n_jobs:
+        if self._n_false_starts >= _MOST_FALSE_STARTS * (1 + len(self._ready) + len(self._busy)):
             raise QmlError(f"no worker can be started: {_told(error)}. Use fewer jobs, or n_jobs=1.") from error
 
     def _after_failure(self, worker: Worker, error: BaseException) -> None:
         """Use a worker again unless it has died, or may be short of memory or disk since."""
-        is_spent = not isinstance(error, PointFailed) or error.is_short
-        if is_spent and not isinstance(worker, InProcess):
+        if not isinstance(error, PointFailed) or error.is_short:
             worker.end()
         else:
             self._ready.append(worker)

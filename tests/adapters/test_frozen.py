@@ -3,7 +3,7 @@
 import pytest
 from backtesting import Backtest
 
-from qml_plugin import PatternRegistry
+from qml_plugin import PatternRegistry, sweep
 from qml_plugin.adapters.reproduce import reproduce
 from qml_plugin.errors import DataError, LookAheadError, ModelLoadError
 from qml_plugin.gate.training import train_on_registry
@@ -52,6 +52,24 @@ def test_a_frozen_model_decides_what_comes_after_it(trained, eurusd):
     run = PatternRegistry(url).get_run(memory.run.run_id)
     assert run["params"]["qml"]["model_id"] == model_id
     assert reproduce(url, memory.run.run_id).is_identical
+
+
+def test_the_points_of_a_sweep_are_decided_by_it_too(trained, eurusd, tmp_path):
+    url, _, _ = trained
+    alone = cross(later(eurusd), url, gate_model="frozen", min_confidence=0.42)["_strategy"].qml
+    about = {
+        "cash": 1_000_000,
+        "exclusive_orders": True,
+        "finalize_trades": True,
+        "symbol": "EURUSD",
+        "timeframe": "1h",
+    }
+    about |= {"slow": 15, "gate_model": "frozen", "min_confidence": 0.42, "registry": url, "progress": False}
+    swept = sweep(MovingAverageCross, later(eurusd), {"fast": [5]}, folder=tmp_path, **about)
+    assert swept.table["run_id"].tolist() == [alone.run.run_id]
+    decisions = PatternRegistry(url).get_decisions(alone.run.run_id)
+    assert [one["confidence"] for one in decisions] == [one.confidence for one in alone.decisions]
+    assert {one["model"] for one in decisions} == {"frozen"}
 
 
 def test_it_refuses_entries_from_before_what_it_has_seen(trained, eurusd):

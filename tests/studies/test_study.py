@@ -15,7 +15,7 @@ from qml_plugin import PatternRegistry
 from qml_plugin.errors import DataError
 from qml_plugin.report.study_page import render_study, write_study
 from qml_plugin.studies import read_description, run_study, study_page
-from qml_plugin.sweeps.workers import LokyWorker
+from qml_plugin.sweeps.loky_workers import LokyWorker
 from tests.studies.conftest import TINY
 
 ROOT = Path(__file__).parents[2]

@@ -24,7 +24,7 @@ from qml_plugin.vrd.keeping import as_plain
 from qml_plugin.vrd.thresholds import Thresholds, load_thresholds
 
 if TYPE_CHECKING:
-    from qml_plugin.sweeps.workers import LokyWorker
+    from qml_plugin.sweeps.loky_workers import LokyWorker
 
 PUBLISHED_SEED = 2_000_000
 _MUCH_UNKNOWN = 0.25
@@ -276,7 +276,8 @@ def _in_processes(
 ) -> Iterator[tuple[_Cell, dict[str, Any]]]:
     """Cells and lines in the order in which they are done; workers that are at work when it ends early are ended."""
     from qml_plugin.sweeps.failures import words_of
-    from qml_plugin.sweeps.workers import LokyWorker, n_workers  # with the hosts that searches run under
+    from qml_plugin.sweeps.loky_workers import LokyWorker  # with the hosts that searches run under
+    from qml_plugin.sweeps.workers import n_workers
 
     rest = iter(waiting)
     busy: dict[Future[Any], tuple[LokyWorker, _Cell]] = {}
