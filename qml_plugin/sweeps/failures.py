@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
+from pickle import PicklingError
 from typing import Any
 
 from qml_plugin.errors import QmlError
@@ -37,6 +38,13 @@ def attempt(call: Callable[..., Any], *arguments: Any) -> Any:
 
 def words_of(error: BaseException) -> str:
     """An error in a line that any file, database and terminal can hold, the same whatever the process that it came from."""
+    if isinstance(error, PointFailed):
+        return error.text
+    if isinstance(error, BrokenProcessPool):
+        codes = str(error).rpartition("{")[2].partition("}")[0]
+        return f"WorkerDied: its process was ended ({codes or 'no exit code'}), perhaps for want of memory"
+    if isinstance(error, PicklingError):
+        return f"PicklingError: {str(error).splitlines()[0] if str(error) else 'a value cannot be pickled'}"
     notes = " ".join(getattr(error, "__notes__", []))
     first = " ".join(str(error).split())
     if isinstance(error, SystemExit):

@@ -21,6 +21,7 @@ class ProgressLine:
         self._began, self._told, self._is_shown = 0.0, 0.0, False
         self._first: int | None = None
         self._is_measured = False
+        self._untold: tuple[int, int, str] | None = None
         self._is_terminal = sys.stderr is not None and sys.stderr.isatty()
 
     def __call__(self, done: int, total: int, text: str = "") -> None:
@@ -30,12 +31,20 @@ class ProgressLine:
             # Those that an earlier sweep left say nothing about the rate, nor does the start of the workers.
             self._is_measured = self._first is not None
             self._first, self._began = done, now
-        if not self._is_terminal or (now - self._told < _EVERY_S and done < total):
+        if not self._is_terminal:
             return
-        self._told, self._is_shown = now, True
+        if now - self._told < _EVERY_S and done < total:
+            self._untold = done, total, text
+            return
+        self._told, self._is_shown, self._untold = now, True, None
         said = words(done, total, done - self._first, now - self._began, text, self._unit)
         sys.stderr.write(f"\r\x1b[K{self._what} {said}")
         sys.stderr.flush()
+
+    def catch_up(self) -> None:
+        """Show what came too soon after something else to be shown."""
+        if self._untold is not None:
+            self(*self._untold)
 
     def __enter__(self) -> ProgressLine:
         return self

@@ -390,7 +390,14 @@ def _carried_out(course: _Course, how: How, hosts: Mapping[str, Any]) -> SweepRe
     n_all = _n_points(asked)
     line = ProgressLine(f"sweep {course.run_id[:8]}") if how.progress in (None, True) else None
     tell: Progress = line or (how.progress if callable(how.progress) else lambda *_: None)
-    crew = Crew(how.backend, how.time_limit_s, how.retries, heartbeat(asked.registry, course.run_id))
+    beat = heartbeat(asked.registry, course.run_id)
+
+    def tick() -> None:
+        beat()
+        if line is not None:
+            line.catch_up()
+
+    crew = Crew(how.backend, how.time_limit_s, how.retries, tick)
     done: list[Places] = []
     before = MarketFeatures.n_passes
     n_passes = 0

@@ -14,7 +14,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pickle import PicklingError
 from typing import Any, Protocol
 
 import joblib
@@ -134,7 +133,7 @@ class Crew:
                         continue
                 else:
                     self._after_failure(busy.worker, error)
-                self._again_or_failed(busy.place, attempts[busy.place], _told(error), waiting, done)
+                self._again_or_failed(busy.place, attempts[busy.place], words_of(error), waiting, done)
             for place in self._end_late():
                 error_text = f"TimeLimit: it took longer than time_limit_s={self.time_limit_s:g} and was ended"
                 self._again_or_failed(place, attempts[place], error_text, waiting, done)
@@ -192,12 +191,12 @@ class Crew:
             if isinstance(error, QmlError):
                 raise error
             raise DataError(
-                f"a worker cannot load the search: {_told(error)}. The strategy's module must be importable there, and "
+                f"a worker cannot load the search: {words_of(error)}. The strategy's module must be importable there, and "
                 "parameters, objective and options must be picklable."
             ) from error
         self._n_false_starts += 1
         if self._n_false_starts >= _MOST_FALSE_STARTS * (1 + len(self._ready) + len(self._busy)):
-            raise QmlError(f"no worker can be started: {_told(error)}. Use fewer jobs, or n_jobs=1.") from error
+            raise QmlError(f"no worker can be started: {words_of(error)}. Use fewer jobs, or n_jobs=1.") from error
 
     def _after_failure(self, worker: Worker, error: BaseException) -> None:
         """Use a worker again unless it has died, or may be short of memory or disk since."""
@@ -229,15 +228,3 @@ def n_workers(n_jobs: int) -> int:
     if not isinstance(n_jobs, int) or isinstance(n_jobs, bool) or n_jobs == 0:
         raise DataError(f"n_jobs is {n_jobs!r}. It is a number of processes, or -1 for one on each processor.")
     return n_jobs if n_jobs > 0 else max(1, joblib.cpu_count() + 1 + n_jobs)
-
-
-def _told(error: BaseException) -> str:
-    """The error of a point, or of its worker, in a line."""
-    if isinstance(error, PointFailed):
-        return error.text
-    if isinstance(error, BrokenProcessPool):
-        codes = str(error).rpartition("{")[2].partition("}")[0]
-        return f"WorkerDied: its process was ended ({codes or 'no exit code'}), perhaps for want of memory"
-    if isinstance(error, PicklingError):
-        return f"PicklingError: {str(error).splitlines()[0] if str(error) else 'a value cannot be pickled'}"
-    return words_of(error)

@@ -62,7 +62,7 @@ def is_refused(answer, code, message):
 
 def test_the_commands():
     assert {" ".join(path) for path, command in commands() if not hasattr(command, "commands")} == {
-        "demo", "stats", "vrd", "audit", "similar", "sweep", "walk-forward", "compare-engines", "setups", "decisions", "trial", "label", "warmup", "db migrate", "db info", "db backup", "db restore", "db doctor", "db export",
+        "demo", "stats", "vrd", "certify", "study new", "study run", "study resume", "study status", "study report", "audit", "similar", "sweep", "walk-forward", "compare-engines", "setups", "decisions", "trial", "label", "warmup", "db migrate", "db info", "db backup", "db restore", "db doctor", "db export",
         "db import", "features list", "features show", "features compute", "features redundancy",
         "train", "models list", "models show", "models activate", "models retire",
         "runs list", "runs show", "runs compare", "runs best", "runs reproduce", "runs returns", "runs export-mlflow",
