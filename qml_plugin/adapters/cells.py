@@ -198,7 +198,7 @@ def run_cell(
         warnings.simplefilter("always")
         with backtesting_host.no_progress_bars():
             stats = played(strategy, market, host, given, cell)
-    return finished(stats, objective, caught)
+    return finished(stats, objective, caught, stats_from(stats, market.frame, market.trade_from_bar))
 
 
 def cell_of(market: Market, run: Run) -> Cell:
@@ -218,12 +218,16 @@ def played(
 
 
 def finished(
-    stats: pd.Series, objective: str | Callable[[pd.Series], float], caught: list[warnings.WarningMessage]
+    stats: pd.Series,
+    objective: str | Callable[[pd.Series], float],
+    caught: list[warnings.WarningMessage],
+    measured: pd.Series | None = None,
 ) -> Finished:
-    """What a run leaves, from the host's statistics of it and what was warned of."""
+    """What a run leaves, from the host's statistics of it and what was warned of; `measured` are those it is judged by."""
+    measured = stats if measured is None else measured
     memory: RunMemory | None = stats["_strategy"].qml if is_remembering(type(stats["_strategy"])) else None
-    metrics = _metrics(stats) if memory is None else add_metrics(memory, stats)
-    value = metrics[objective] if isinstance(objective, str) else float(objective(stats))
+    metrics = _metrics(measured) if memory is None else add_metrics(memory, measured)
+    value = metrics[objective] if isinstance(objective, str) else float(objective(measured))
     trades, equity = _plain_trades(stats["_trades"]), stats["_equity_curve"][["Equity", "DrawdownPct"]]
     return Finished(metrics, value, trades, equity, memory, _said(caught))
 
@@ -244,20 +248,36 @@ def _metrics(stats: pd.Series) -> dict[str, float]:
     return {name: value if np.isfinite(value) else np.nan for name, value in found.items()}
 
 
+def stats_from(stats: pd.Series, frame: pd.DataFrame, first_bar: int) -> pd.Series:
+    """The host's statistics of a run, of the bars from `first_bar` on, before which it did not trade; bars count from there."""
+    if first_bar == 0:
+        return stats
+    equity = stats["_equity_curve"]["Equity"].iloc[first_bar:]
+    part = _stats_of(stats["_trades"], equity, frame.iloc[first_bar:], first_bar)
+    whole = stats.copy()  # what is said of neither bars nor trades is the same for both: the strategy, the commissions
+    for key in part.index.drop("_strategy"):
+        whole[key] = part[key]
+    return whole
+
+
 def metrics_of(trades: pd.DataFrame, equity: pd.Series, frame: pd.DataFrame, first_bar: int) -> dict[str, float]:
     """Metrics of an equity that is no single run's; `trades` count their bars from `first_bar` before the frame's first."""
     if trades.empty:
         trades = pd.DataFrame(columns=["EntryBar", "ExitBar", "PnL", "ReturnPct", "Duration"], dtype=float)
+    return _metrics(_stats_of(trades, equity, frame, first_bar))
+
+
+def _stats_of(trades: pd.DataFrame, equity: pd.Series, frame: pd.DataFrame, first_bar: int) -> pd.Series:
     placed = trades.assign(EntryBar=trades["EntryBar"] - first_bar, ExitBar=trades["ExitBar"] - first_bar)
     with np.errstate(invalid="ignore", divide="ignore"):
-        stats = backtesting_host.compute_stats(
+        stats: pd.Series = backtesting_host.compute_stats(
             trades=placed,
             equity=equity.to_numpy(np.float64),
             ohlc_data=frame,
             strategy_instance=None,
             risk_free_rate=0.0,
         )
-    return _metrics(stats)
+    return stats
 
 
 def label_bars(strategy: type, fixed: Mapping[str, Any]) -> int:

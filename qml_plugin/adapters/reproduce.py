@@ -177,7 +177,8 @@ def _start_of(registry: PatternRegistry, run: Mapping[str, Any]) -> Start | None
 def _run_again(cls: type, frame: pd.DataFrame, run: Mapping[str, Any], start: Start | None) -> RunMemory:
     options = _options(run)
     host_cls = _host_of(options.pop("host"))
-    traded = cells.trading_from(cls, options.pop("trade_from_bar", 0))
+    first_bar = options.pop("trade_from_bar", 0)
+    traded = cells.trading_from(cls, first_bar)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the host says what it said the first time
         host = host_cls(frame, traded, **options)
@@ -186,7 +187,7 @@ def _run_again(cls: type, frame: pd.DataFrame, run: Mapping[str, Any], start: St
         stats = host.run(**_parameters(cls, run))
     memory: RunMemory = stats["_strategy"].qml
     if run["kind"] == "cell":
-        cells.add_metrics(memory, stats)
+        cells.add_metrics(memory, cells.stats_from(stats, frame, first_bar))
     return memory
 
 

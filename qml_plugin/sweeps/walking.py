@@ -61,7 +61,8 @@ class WalkForwardResult:
         Of the whole in a registry: the parent of its searches and of the runs of its test windows.
     folds : DataFrame
         A row a test window: its bars and times, the parameters chosen, ``in_sample`` (the objective of that choice in its
-        training window), ``out_of_sample`` and ``return_frac`` (of the test window), the run ids, and ``error`` where
+        training window), ``out_of_sample`` (the objective of the test window alone, whatever was seen before it) and
+        ``return_frac`` (of the test window), the run ids, and ``error`` where
         nothing could be chosen or the run failed, in which case nothing was traded.
     equity : Series
         Out of sample, from the first test bar on, in cash: the returns of the windows one after the other.
@@ -174,7 +175,15 @@ def walk_forward(
     if len(frame) < train + test:
         raise DataError(f"{len(frame)} bars are too few for train={train} and test={test}. Take shorter windows.")
     run_id = provenance.run_id(
-        "walk_forward", asked.sweep_id(markets_of(asked)), train, test, purge, warmup, anchored, by
+        "walk_forward",
+        "measured in the windows",
+        asked.sweep_id(markets_of(asked)),
+        train,
+        test,
+        purge,
+        warmup,
+        anchored,
+        by,
     )
     kept = Folder(asked.folder_of(folder) / run_id)
     walk = _Walk(asked, replace(how, resume=True), kept, run_id, by)

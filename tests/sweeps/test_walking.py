@@ -119,3 +119,39 @@ def test_a_window_in_which_nothing_can_be_chosen_is_not_traded_and_named(bars, t
 def test_windows_that_do_not_fit_are_refused(bars, tmp_path, options, message):
     with pytest.raises(DataError, match=message):
         walked(bars, tmp_path, **options)
+
+
+def by_bars(stats):
+    """Of what a callable is given: everything must be of the test window."""
+    equity = stats["_equity_curve"]["Equity"]
+    trades = stats["_trades"]
+    assert len(trades) == stats["# Trades"] == len(stats["_strategy"].closed_trades)
+    assert trades["ExitBar"].max() < len(equity)
+    assert (stats["Start"], stats["End"]) == (equity.index[0], equity.index[-1])
+    returns = equity.pct_change().dropna()
+    return float(returns.mean() / returns.std())
+
+
+@pytest.mark.parametrize("objective", ["return_annual_frac", "exposure_frac", by_bars])
+def test_out_of_sample_is_of_the_test_window_whatever_was_seen_before(bars, tmp_path, objective):
+    grid = {"fast": [2], "slow": [6, 9]}
+    about = {"folder": tmp_path, "progress": False, "purge": 20, "by": "objective", "objective": objective, **HOST}
+    long, short = (walk_forward(Plain, bars, grid, warmup=warmup, **WINDOWS, **about) for warmup in (100, 30))
+    assert len(long.trades) > 10
+    assert long.trades.shape == short.trades.shape
+    for number, fold in long.folds.iterrows():
+        window = bars.iloc[fold["test_start"] : fold["test_end"]]
+        equity = long.equity[window.index]
+        if objective == "return_annual_frac":
+            days = equity.groupby(equity.index.normalize()).last().pct_change().dropna()
+            is_week = (window.index.day_of_week >= 5).mean() > 2 / 7 * 0.6  # how the host tells a market's year
+            expected = np.exp(np.log1p(days).sum() / len(days) * (365 if is_week else 252)) - 1
+        elif objective == "exposure_frac":
+            own = long.trades[long.trades["fold"] == number]
+            spans = [range(*span) for span in zip(own["EntryBar"], own["ExitBar"] + 1, strict=True)]
+            expected = len(set().union(*spans)) / len(window)
+        else:
+            returns = equity.pct_change().dropna()
+            expected = returns.mean() / returns.std()
+        assert fold["out_of_sample"] == pytest.approx(expected, rel=1e-9)
+        assert short.folds["out_of_sample"][number] == pytest.approx(expected, rel=1e-9)
