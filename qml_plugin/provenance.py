@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copyreg
+import dis
 import functools
 import hashlib
 import importlib
@@ -14,12 +16,12 @@ import subprocess
 import sys
 import traceback
 import uuid
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import cast
 
 import numpy as np
@@ -50,6 +52,7 @@ SHIPPED = {
     "RSIReversion": "strategies.rsi_reversion:RSIReversion",
 }
 _LONGEST_DIFF = 1_000_000
+_SIMPLE = (bool, int, float, complex, str, bytes, np.generic, np.ndarray, pd.DataFrame, pd.Series, pd.Index)
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
@@ -84,8 +87,13 @@ def library_versions() -> dict[str, str]:
 def plain(value: object) -> object:
     """A value as JSON can hold it, the same text for the same value in every process.
 
-    Functions become their name and the hash of their code; anything else that JSON lacks becomes its ``repr`` without
-    memory addresses.
+    Functions become their name and the hash of what they do: their code, their defaults, and what they enclose and read of
+    globals. Anything else that JSON lacks becomes its ``repr`` without memory addresses.
+
+    Raises
+    ------
+    DataError
+        If a function encloses or reads what has no text of its own, such as a lock.
 
     >>> plain({"when": (1, None), 2: 2**70})
     {'when': [1, None], '2': '1180591620717411303424'}
@@ -108,11 +116,19 @@ def plain(value: object) -> object:
         return sorted((plain(item) for item in value), key=repr)
     if isinstance(value, FunctionType):
         return f"{value.__qualname__}@{_function_sha256(value)}"
+    if isinstance(value, MethodType):
+        held = hashlib.sha256(canonical_json(_Reach(value).of("self", value.__self__))).hexdigest()
+        return f"{plain(value.__func__)}@{held}"
     if isinstance(value, (np.ndarray, pd.DataFrame, pd.Series, pd.Index)):
         return f"{type(value).__name__}@{_table_sha256(value)}"
     if isinstance(value, functools.partial):
         held = hashlib.sha256(canonical_json(plain([value.args, value.keywords]))).hexdigest()
         return f"partial({plain(value.func)})@{held}"
+    if _is_compiled(value) or (
+        callable(value) and not isinstance(value, type) and not _is_library(type(value).__module__)
+    ):
+        held = hashlib.sha256(canonical_json(_Reach(type(value)).of("self", value))).hexdigest()
+        return f"{type(value).__qualname__}@{held}"
     text = repr(value)
     if _ADDRESS.search(text) and hasattr(value, "__dict__"):  # the text says where it lies, not what it is
         return f"{type(value).__qualname__}@{_held_sha256(value)}"
@@ -128,10 +144,113 @@ def _held_sha256(value: object) -> str:
 
 
 def _function_sha256(function: FunctionType) -> str:
-    """Hash of what a function does: its code, its defaults and what it encloses."""
-    enclosed = [cell.cell_contents for cell in function.__closure__ or () if cell.cell_contents is not function]
-    parts = [_code_parts(function.__code__), function.__defaults__, function.__kwdefaults__, enclosed]
-    return hashlib.sha256(canonical_json(plain(parts))).hexdigest()
+    """Hash of what a function does: its code, its defaults, and what it encloses and reads of globals."""
+    return hashlib.sha256(canonical_json(_Reach(function).function(function))).hexdigest()
+
+
+class _Reach:
+    """What the result of a function depends on, as JSON can hold it; what was met before is named by its number."""
+
+    def __init__(self, root: object) -> None:
+        self._root = str(getattr(root, "__qualname__", root))
+        self._met: dict[int, tuple[int, object]] = {}  # the objects too, so that no address is given away again
+
+    def of(self, name: str, value: object) -> object:
+        """A value that is read under a name."""
+        if value is None or isinstance(value, _SIMPLE):
+            return plain(value)
+        if isinstance(value, ModuleType):
+            return ["module", value.__name__]
+        if isinstance(value, (BuiltinFunctionType, np.ufunc)) and not _is_bound(value):
+            return ["built in", getattr(value, "__module__", None), getattr(value, "__qualname__", value.__name__)]
+        if id(value) in self._met:
+            return ["met", self._met[id(value)][0]]
+        self._met[id(value)] = (len(self._met), value)
+        if isinstance(value, FunctionType):
+            return self._library(value) or self.function(value)
+        if isinstance(value, type):
+            return self._library(value) or ["class", value.__qualname__, source_sha256(value)]
+        if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
+            return [type(value).__name__, *(self.of(name, item) for item in value)]
+        if isinstance(value, (set, frozenset)):
+            return ["set", *sorted((self.of(name, item) for item in value), key=repr)]
+        if type(value) is dict:
+            return ["dict", *([self.of(name, key), self.of(name, item)] for key, item in value.items())]
+        return self._object(name, value)
+
+    def function(self, function: FunctionType) -> list[object]:
+        """A function with all that it reaches."""
+        self._met.setdefault(id(function), (len(self._met), function))
+        read: list[object] = []
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+            try:
+                read.append([name, self.of(name, cell.cell_contents)])
+            except ValueError:  # it has no value yet
+                read.append([name])
+        for name in sorted(_globals_of(function.__code__) & function.__globals__.keys()):
+            read.append([name, self.of(name, function.__globals__[name])])
+        defaults = [self.of("its defaults", value) for value in function.__defaults__ or ()]
+        keywords = sorted((function.__kwdefaults__ or {}).items())
+        return [plain(_code_parts(function.__code__)), defaults, [[k, self.of(k, v)] for k, v in keywords], read]
+
+    def _object(self, name: str, value: object) -> object:
+        """An object as it would be pickled: its class and its state."""
+        if _is_compiled(value):  # what it does is what it is made of
+            return [type(value).__qualname__, self.of(name, _made_of(value))]
+        try:
+            special = copyreg.dispatch_table.get(type(value))
+            reduced = special(value) if special is not None else value.__reduce_ex__(4)
+            reduced = (reduced,) if isinstance(reduced, str) else reduced
+            parts = [list(one) if isinstance(one, Iterator) else one for one in reduced]
+            return ["object", *(self.of(name, part) for part in parts)]
+        except (TypeError, AttributeError, RecursionError) as error:
+            raise DataError(
+                f"{self._root} reads {name!r}, a {type(value).__qualname__}, of which nothing tells one state from another "
+                f"({type(error).__name__}: {error}), so its results could not be told apart. Give it as text or numbers, or "
+                "make it within the function."
+            ) from error
+
+    @staticmethod
+    def _library(value: FunctionType | type) -> object:
+        """The name of what is installed, whose code is told by versions; None of one's own."""
+        return ["library", value.__module__, value.__qualname__] if _is_library(value.__module__) else None
+
+
+def _made_of(value: object) -> object:
+    """The function that was compiled, cached or wrapped."""
+    return getattr(value, "py_func", None) or getattr(value, "__wrapped__", None)
+
+
+def _is_compiled(value: object) -> bool:
+    return not isinstance(value, type) and isinstance(_made_of(value), FunctionType)
+
+
+def _is_bound(value: object) -> bool:
+    """Whether a compiled method belongs to an object."""
+    owner = getattr(value, "__self__", None)
+    return owner is not None and not isinstance(owner, (ModuleType, type))
+
+
+@cache
+def _is_library(name: str | None) -> bool:
+    top = str(name).partition(".")[0]
+    if top in sys.stdlib_module_names - {"__main__"} or top == "qml_plugin":
+        return True
+    file = getattr(sys.modules.get(str(name)), "__file__", None) or ""
+    return bool({"site-packages", "dist-packages"} & set(Path(file).parts))
+
+
+def _globals_of(code: CodeType) -> set[str]:
+    """Names of the globals that code reads, that of functions within it too."""
+    own = {step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    return own.union(*(_globals_of(item) for item in code.co_consts if isinstance(item, CodeType)))
+
+
+def _own_parts(function: FunctionType) -> object:
+    """What a function is without what it reads elsewhere, which may be the class that it belongs to."""
+    enclosed = [cell.cell_contents for cell in function.__closure__ or () if cell != CellType()]
+    simple = [value for value in enclosed if value is None or isinstance(value, _SIMPLE)]
+    return plain([_code_parts(function.__code__), function.__defaults__, function.__kwdefaults__, simple])
 
 
 def _code_parts(code: CodeType) -> list[object]:
@@ -159,7 +278,7 @@ def source_sha256(cls: Hashable) -> str:
             digest.update(inspect.getsource(base).encode())
         except (OSError, TypeError):  # an interactive definition
             functions = (value for value in vars(base).values() if isinstance(value, FunctionType))
-            digest.update("".join(map(_function_sha256, functions)).encode())
+            digest.update(canonical_json([_own_parts(function) for function in functions]))
     return digest.hexdigest()
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
+import re
 import subprocess
 import sys
+import threading
 import uuid
 from importlib import metadata
 from pathlib import Path
+from types import FunctionType
 
 import numpy as np
 import pandas as pd
@@ -18,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qml_plugin import provenance
+from qml_plugin.errors import DataError
 from qml_plugin.provenance import (
     GitState,
     canonical_json,
@@ -177,6 +182,71 @@ def test_two_closures_differ():
         return lambda x: x > level
 
     assert plain(threshold(1)) != plain(threshold(2))
+
+
+LEVEL = 1
+
+
+def above(x):
+    return x > LEVEL
+
+
+class Sharp:
+    def __init__(self, level):
+        self.level = level
+
+    def above(self, x):
+        return x > self.level
+
+    __call__ = above
+
+
+def reading(**read):
+    """A function that reads these as globals, one within another of its own."""
+    return FunctionType((lambda x: [above(x) for _ in range(2)]).__code__, {"range": range, **read})
+
+
+def test_what_a_function_reads_is_a_part_of_it(monkeypatch):
+    def calls(x):
+        return [above(x) for _ in range(2)]
+
+    before = plain(calls)
+    assert plain(calls) == before
+    monkeypatch.setitem(globals(), "LEVEL", 2)
+    assert plain(calls) != before
+    monkeypatch.setitem(globals(), "LEVEL", 1)
+    assert plain(calls) == before
+    ways = [
+        above,
+        len,
+        Sharp,
+        Sharp(1),
+        Sharp(1).above,
+        functools.partial(above, 1),
+        re.compile("a"),
+        np,
+        [above, {1: np.mean}],
+    ]
+    ways += [Sharp(2), Sharp(2).above, functools.partial(above, 2), re.compile("b"), math, [above, {1: np.sum}]]
+    assert len({plain(reading(above=value)) for value in ways}) == len(ways)
+    assert plain(reading(above=Sharp([1, {2}]))) == plain(reading(above=Sharp([1, {2}])))
+    assert len({plain(value) for value in (Sharp(1), Sharp(2), Sharp(1).above, Sharp(2).above)}) == 4
+
+
+def test_a_function_may_read_itself_and_what_has_no_value_yet():
+    def again(x):
+        return again(x - 1) if x > later else x
+
+    before = plain(again)
+    later = 1
+    assert plain(again) != before
+
+
+def test_a_function_that_reads_what_cannot_be_told_apart_is_refused():
+    with pytest.raises(
+        DataError, match=r"<lambda> reads 'above', a lock, of which nothing tells one state from another"
+    ):
+        plain(reading(above=[threading.Lock()]))
 
 
 # Libraries and source

@@ -23,6 +23,9 @@ GRID = {"fast": [3, 5, 8], "slow": [10, 20]}
 STOPS = {"stop": 0.02, "target": 0.03}
 
 
+LAG = 0
+
+
 def cross(bars, fast, slow):
     above = bars.Close.rolling(fast).mean() > bars.Close.rolling(slow).mean()
     is_known = bars.Close.rolling(slow).mean().shift().notna()
@@ -221,6 +224,24 @@ def test_a_sweep_that_was_interrupted_goes_on_and_ends_the_same(tmp_path, monkey
     pd.testing.assert_frame_equal(result.table.drop(columns="run_id"), whole.table.drop(columns="run_id"))
     assert registry.get_run(result.run_id)["status"] == "finished"
     assert registry.n_trials("counted", registry.get_run(result.run_id)["data_hash"]) == 6
+
+
+def test_resume_goes_on_with_no_other_function(tmp_path, monkeypatch):
+    def of(lag):
+        return lambda bars, fast, slow: cross(bars, fast + lag, slow)
+
+    def read(bars, fast, slow):
+        return cross(bars, fast + LAG, slow)
+
+    about = {"strategy": "Cross", "folder": tmp_path, "resume": True, "progress": False}
+    results = [sweep_signals(of(lag), BARS, GRID, **about) for lag in (0, 1, 1)]
+    for lag in (0, 1):
+        monkeypatch.setitem(globals(), "LAG", lag)
+        results.append(sweep_signals(read, BARS, GRID, **about))
+    first, other, same, by_global, other_global = (list(result.table["return_frac"]) for result in results)
+    assert first == by_global != other == same == other_global
+    assert results[1].run_id == results[2].run_id
+    assert len({result.run_id for result in results}) == 4
 
 
 def test_a_point_that_fails_fails_alone(tmp_path):
