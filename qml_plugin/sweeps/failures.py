@@ -10,6 +10,8 @@ from typing import Any
 from qml_plugin.errors import QmlError
 
 _LONGEST_ERROR = 2_000
+_LONGEST_CAUSE = 300
+_TRACES = ("_RemoteTraceback", "RemoteTraceback")  # how executors bring along where it was raised
 
 
 class PointFailed(QmlError):
@@ -49,7 +51,24 @@ def words_of(error: BaseException) -> str:
     first = " ".join(str(error).split())
     if isinstance(error, SystemExit):
         first = f"the strategy called sys.exit({first})"
-    text = f"{type(error).__name__}: {first}" + (f" ({notes})" if notes else "")
+    text = f"{type(error).__name__}: {first}" + (f" ({notes})" if notes else "") + _cause_of(error)
     text = text.encode("utf-8", "backslashreplace").decode()
     n_more = len(text) - _LONGEST_ERROR
     return text if n_more <= 0 else f"{text[:_LONGEST_ERROR]} … ({n_more:,} characters more)"
+
+
+def _cause_of(error: BaseException) -> str:
+    """What an error came from, the first of all, in a few words; nothing where it says so itself."""
+    if isinstance(error, QmlError):
+        return ""
+    first, met = error, {id(error)}
+    while (before := first.__cause__ or (None if first.__suppress_context__ else first.__context__)) is not None:
+        if id(before) in met or type(before).__name__ in _TRACES:
+            break
+        met.add(id(before))
+        first = before
+    said = " ".join(str(first).split())
+    if first is error or (said and said in str(error)):
+        return ""
+    said = said if len(said) <= _LONGEST_CAUSE else f"{said[:_LONGEST_CAUSE]} …"
+    return f" (caused by {type(first).__name__}: {said})"

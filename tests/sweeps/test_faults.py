@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sqlite3
 import threading
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from backtesting import Strategy
 
 from qml_plugin import PatternRegistry, sweep
 from qml_plugin.errors import DataError
+from strategies.moving_average import moving_average
 from tests.sweeps.conftest import HOST
 from tests.sweeps.troubled import Cross, Plain
 
@@ -26,6 +29,24 @@ def troubled(bars, tmp_path_factory):
     grid = {"trouble": TROUBLES}
     folder = tmp_path_factory.mktemp("troubled")
     return sweep(Plain, bars, grid, n_jobs=2, time_limit_s=4.0, retries=0, folder=folder, progress=False, **HOST)
+
+
+class Windowed(Strategy):
+    """Whose indicator fails within the host."""
+
+    window = 0
+
+    def init(self):
+        self.I(moving_average, self.data.Close, "wide", name="mean")
+
+    def next(self):
+        pass
+
+
+def test_an_error_that_the_host_wraps_says_what_it_came_from(bars, tmp_path):
+    table = sweep(Windowed, bars, {"window": [3]}, retries=0, folder=tmp_path, progress=False, **HOST).table
+    words = r'^RuntimeError: Indicator "mean" error\. See traceback above\. \(caused by TypeError: .*str.*\)$'
+    assert re.search(words, table["error"][0])
 
 
 @pytest.mark.parametrize(
