@@ -29,6 +29,7 @@ HOST_OPTIONS = (
     "cash", "spread", "commission", "margin", "trade_on_close", "hedging", "exclusive_orders", "finalize_trades",
 )  # fmt: skip
 _NUMBER = re.compile(r"-?\d[\d.,]*(?<=\d)(e[+-]?\d+)?")
+_OURS = f"{__name__.partition('.')[0]}."
 # What a whole search shares: a point cannot have a market or a registry of its own.
 SHARED_SETTINGS = ("symbol", "timeframe", "bar_label", "registry")
 _MORE_METRICS = {
@@ -93,19 +94,19 @@ def options_of(strategy: type, options: Mapping[str, Any], swept: Mapping[str, A
     known = sorted(
         name
         for name in dir(strategy)
-        if not name.startswith("_") and name not in vars(Strategy) and not callable(getattr(strategy, name, None))
+        if not _is_of_base(strategy, name) and not callable(getattr(strategy, name, None))
     )
     host = {name: value for name, value in options.items() if name in HOST_OPTIONS}
     fixed = {name: value for name, value in options.items() if name not in HOST_OPTIONS}
     for name in (*swept, *fixed):
-        if not isinstance(name, str) or not hasattr(strategy, name) or name.startswith("_") or name in vars(Strategy):
+        if not isinstance(name, str) or not hasattr(strategy, name) or _is_of_base(strategy, name):
             if name in SETTINGS and not is_remembering(strategy):
                 raise DataError(
                     f"{name} is a setting of PatternMixin, which {strategy.__name__} does not have. Add the mixin, or leave "
                     f"{name} away."
                 )
             near = difflib.get_close_matches(str(name), [*known, *HOST_OPTIONS], n=1)
-            own = [found for found in known if found not in SETTINGS]
+            own = [found for found in known if found not in SETTINGS and not _owner(strategy, found).startswith(_OURS)]
             listed = (", ".join(own[:10]) + (", …" if len(own) > 10 else "")) or "none"
             raise DataError(
                 f"{strategy.__name__} has no parameter {name!r}: it has {listed}. A parameter is a class "
@@ -118,6 +119,20 @@ def options_of(strategy: type, options: Mapping[str, Any], swept: Mapping[str, A
             "several symbols go into data={symbol: bars}."
         )
     return host, fixed
+
+
+def _owner(strategy: type, name: str) -> str:
+    """The module of the class that an attribute comes from."""
+    return next((base.__module__ for base in strategy.__mro__ if name in vars(base)), "")
+
+
+def _is_of_base(strategy: type, name: str) -> bool:
+    """Whether a name belongs to the host, or is a method or a property of the mixin or of `ArrayStrategy`."""
+    if name.startswith("_") or name in vars(Strategy):
+        return True
+    return any(
+        base.__module__.startswith(_OURS) and hasattr(vars(base).get(name), "__get__") for base in strategy.__mro__
+    )
 
 
 def settings_of(strategy: type, given: Mapping[str, Any]) -> Settings:
