@@ -185,10 +185,11 @@ def _check_parameter(node: Node, name: str, cls: type) -> None:
     known = {one for one in dir(cls) if _is_parameter(cls, one)}
     if name in known:
         return
-    where = Node(node.file, f"{node.at}.a key", name)
     if name in SETTINGS:
-        where.refused(f"It is a setting of the memory. Settings stand under gate:, and are {listed(GATE)}.")
-    where.refused(f"{cls.__name__} has no such parameter; it has {listed(parameters_of(cls)) or 'none'}.", known)
+        node.refused_key(name, f"It is a setting of the memory. Settings stand under gate:, and are {listed(GATE)}.")
+    node.refused_key(
+        name, f"{cls.__name__} has no such parameter; it has {listed(parameters_of(cls)) or 'none'}.", known
+    )
 
 
 def _is_parameter(cls: type, name: str) -> bool:

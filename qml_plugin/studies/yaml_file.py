@@ -70,7 +70,8 @@ def read_yaml(path: Path) -> Node:
     try:
         value = yaml.load(content, Loader=_Loader)  # noqa: S506 a safe loader
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise DataError(f"{path} is no YAML: {' '.join(str(error).split()) or type(error).__name__}.") from error
+        said = " ".join(re.sub(' in "<byte string>",', " at", str(error)).split())
+        raise DataError(f"{path} is no YAML: {said or type(error).__name__}.") from error
     return Node(path, "", value).mapping()
 
 
@@ -84,11 +85,18 @@ class Node:
 
     def refused(self, rule: str, names: Collection[str] = ()) -> NoReturn:
         """Raise DataError with the place, the value seen, the rule, and a name that is near."""
-        shown = repr(self.value)
+        self._refuse("is", self.value, rule, names)
+
+    def refused_key(self, key: object, rule: str, names: Collection[str] = ()) -> NoReturn:
+        """Raise DataError for a key that a mapping must not have."""
+        self._refuse("has an unknown key" if isinstance(key, str) else "has the key", key, rule, names)
+
+    def _refuse(self, what: str, value: object, rule: str, names: Collection[str]) -> NoReturn:
+        shown = repr(value)
         shown = shown if len(shown) <= _LONGEST_SHOWN else shown[: _LONGEST_SHOWN - 1] + "…"
-        near = difflib.get_close_matches(str(self.value), list(names), n=1) if names else []
+        near = difflib.get_close_matches(str(value), list(names), n=1) if names else []
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise DataError(f"{self.file.name}: {self.at or 'the file'} is {shown}. {rule}{hint}")
+        raise DataError(f"{self.file.name}: {self.at or 'the file'} {what} {shown}. {rule}{hint}")
 
     def mapping(self, allowed: Collection[str] | None = None, required: Collection[str] = ()) -> Node:
         """Itself, once it is a mapping of text with allowed keys only, and with all that are required."""
@@ -96,9 +104,9 @@ class Node:
             self.refused(f"It must be a mapping, not {_WORDS.get(type(self.value), 'a single value')}.")
         for key in self.value:
             if not isinstance(key, str):
-                Node(self.file, self._below("a key"), key).refused("Keys are text; put it in quotes.")
+                self.refused_key(key, "Keys are text; put it in quotes.")
             if allowed is not None and key not in allowed:
-                Node(self.file, self._below("a key"), key).refused(f"Known keys are {listed(allowed)}.", allowed)
+                self.refused_key(key, f"Known keys are {listed(allowed)}.", allowed)
         for key in required:
             if key not in self.value:
                 raise DataError(f"{self.file.name}: {self._below(key)} is missing. It has to be given.")
