@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from qml_plugin.sweeps import SweepResult
 
 _N_SHOWN = 10
+_CLOSING = {"exclusive_orders": "the next signal", "finalize_trades": "the last bar"}
 
 Strategy = Annotated[str, typer.Argument(metavar="STRATEGY", help="A shipped strategy such as QMLStrategy, module:Class or file.py:Class.")]  # fmt: skip
 DataFile = Annotated[list[str], typer.Option("--data", metavar="[SYMBOL=]FILE", help="Bars as .csv or .parquet, or GOOG or EURUSD, which backtesting.py ships.")]  # fmt: skip
@@ -66,14 +67,17 @@ def sweep(
         check_target(out, may_replace=True)
     _check_page(html)
     with _interruptible(), telling_of_compilation():
-        arguments = _common(strategy, data, grid, options, search, jobs)
+        arguments = _common(strategy, data, grid, options, search, points, jobs)
         result = run(
             *arguments[:3], n_jobs=jobs, backend=backend, resume=resume, search=search, n_points=points, objective=objective, registry=db,
             time_limit_s=time_limit, retries=retries, seed=seed, folder=folder, pooled=pooled, **arguments[3],
         )  # fmt: skip
     if out is not None:
         write_table(result.table, out)
-    _print_sweep(result)
+    if resume:
+        points_kept = "1 point" if result.n_kept == 1 else f"{result.n_kept} points"
+        say(f"resumed   kept {points_kept} from before, {len(result.table) - result.n_kept} run now")
+    _print_sweep(result, arguments[3])
     if html is not None:
         from qml_plugin.report.sweep_page import write_sweep_page
 
@@ -103,7 +107,7 @@ def walk_forward(
 
     _check_page(html)
     with _interruptible(), telling_of_compilation():
-        arguments = _common(strategy, data, grid, options, search, jobs)
+        arguments = _common(strategy, data, grid, options, search, points, jobs)
         result = run(
             *arguments[:3], train=train, test=test, purge=_bars(purge), warmup=_bars(warmup), anchored=anchored, by=by,
             n_jobs=jobs, backend=backend, resume=resume, search=search, n_points=points, objective=objective, registry=db,
@@ -147,7 +151,13 @@ def _check_page(html: Path | None) -> None:
 
 
 def _common(
-    strategy: str, data: list[str], grid: list[str], options: list[str] | None, search: str, jobs: int | None
+    strategy: str,
+    data: list[str],
+    grid: list[str],
+    options: list[str] | None,
+    search: str,
+    points: int | None,
+    jobs: int | None,
 ) -> tuple[str, Any, dict[str, Any], dict[str, Any]]:
     """What both commands are given, as the functions take it."""
     from qml_plugin.errors import DataError
@@ -157,6 +167,8 @@ def _common(
 
     if search not in SEARCHES:
         raise typer.BadParameter(f"--search is {search!r}. It must be one of {', '.join(SEARCHES)}.")
+    if search != "grid" and points is None:
+        raise typer.BadParameter(f"--search {search} has no end. Say how many points: --points 50.")
     if jobs == 0:
         raise typer.BadParameter("--jobs is 0. It is a number of processes, or -1 for one on each processor.")
     try:
@@ -192,8 +204,9 @@ def _bars(text: str) -> int | str:
     return int(text) if text.isdigit() else text
 
 
-def _print_sweep(result: SweepResult) -> None:
+def _print_sweep(result: SweepResult, given: Mapping[str, Any]) -> None:
     from qml_plugin.errors import DataError
+    from qml_plugin.sweeps.result import is_no_gain
 
     done = result.table[result.table["status"] == "finished"].sort_values("objective", ascending=False, kind="stable")
     names = [name for name in ("symbol", *result.grid_names) if name in result.table]
@@ -207,16 +220,23 @@ def _print_sweep(result: SweepResult) -> None:
             for row in done.head(_N_SHOWN).to_dict("records")
         ],
     )  # fmt: skip
+    ways = [
+        f"--set {name}=true closes a position with {when}" for name, when in _CLOSING.items() if not given.get(name)
+    ]
     if n_open := int((done["n_trades"] == 0).sum()):
         say(
-            f"no trade  {n_open} of {len(done)} points closed no trade and are not chosen; --set exclusive_orders=true closes a "
-            "position with the next signal, --set finalize_trades=true with the last bar"
+            f"no trade  {n_open} of {len(done)} points closed no trade and are not chosen"
+            + ("; " + ", ".join(ways) if ways else "")
         )
     if len(done) > _N_SHOWN:
         say(f"and {len(done) - _N_SHOWN} more; --out FILE writes all")
     try:
         best = result.best()
-        say("plateau   " + ", ".join(f"{name}={best[name]}" for name in result.grid_names))
+        is_poor = is_no_gain(result.objective, best["objective"])
+        poor = (
+            f"; nothing here is worth going on with: {result.objective} {number(best['objective'])}" if is_poor else ""
+        )
+        say("plateau   " + ", ".join(f"{name}={best[name]}" for name in result.grid_names) + poor)
     except DataError as error:
         say(inert(f"plateau   none: {error}"))
     say(f"tested    {result.n_tested} of {len(result.table)} points; the best of many is biased upwards")

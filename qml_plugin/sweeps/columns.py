@@ -22,6 +22,8 @@ from qml_plugin.sweeps.points import shown as shown_value
 from qml_plugin.sweeps.result import SweepResult, point_table
 from qml_plugin.sweeps.search import MEMORY_METRICS, RESERVED, Objective, resumed
 
+CLOSING = "A position is closed by exits, by stop or target, or after max_bars"
+
 
 def sweep_of(
     gated: GatedSignals, pf: Any = None, *, objective: Objective = "sharpe_annual", folder: str | Path | None = None
@@ -70,7 +72,8 @@ def sweep_of(
     metrics = (*MEMORY_METRICS, *METRICS)
     table = point_table(grid, places, symbols, run_ids, [records[run_id] for run_id in run_ids], metrics)
     return SweepResult(
-        gated.search.run_id, table, kept.path, name_of(objective), gated.n_feature_passes, {}, grid, places, tuple(symbols)
+        gated.search.run_id, table, kept.path, name_of(objective), gated.n_feature_passes, {}, grid, places, tuple(symbols),
+        _closing=CLOSING,
     )  # fmt: skip
 
 

@@ -18,6 +18,11 @@ from qml_plugin.sweeps.points import Grid, Places, shown
 _AFTER = ("objective", "status", "run_id", "error")
 _HOW = ("mean", "median", "min", "max")
 _LOW_QUANTILE = 0.25
+# Of these nothing above 0 means that nothing was earned.
+_GAINS = frozenset({
+    "return_frac", "return_annual_frac", "sharpe_annual", "sortino_annual", "calmar_annual", "mean_trade_frac",
+    "expectancy_frac", "sqn",
+})  # fmt: skip
 _N_LISTED = 40
 
 
@@ -39,6 +44,8 @@ class SweepResult:
         How often the features of a series of bars were computed for it.
     warned : mapping of str to int
         What the host warned of, and of how many points.
+    n_kept : int
+        How many points were there from before, and were not run again.
     """
 
     run_id: str
@@ -50,6 +57,8 @@ class SweepResult:
     _grid: Grid
     _places: Sequence[Places]
     _symbols: tuple[str, ...]
+    n_kept: int = 0
+    _closing: str = "exclusive_orders closes a position with the next signal, finalize_trades with the last bar"
 
     @property
     def grid_names(self) -> tuple[str, ...]:
@@ -235,10 +244,7 @@ class SweepResult:
         done = table[table["status"] == "finished"]
         text = f"no point has a value of {metric}: {len(done)} of {len(table)} points finished"
         if len(done) and not (done["n_trades"] > 0).any():
-            text += (
-                ", and none of them closed a trade. exclusive_orders closes a position with the next signal, finalize_trades "
-                "with the last bar"
-            )
+            text += f", and none of them closed a trade. {self._closing}"
         errors = table["error"].dropna()
         return text + (f". The first error: {errors.iloc[0]}" if len(errors) else ".")
 
@@ -247,6 +253,11 @@ class SweepResult:
             return self.table
         _known(symbol, self._symbols, "symbol")
         return self.table[self.table["symbol"] == symbol] if "symbol" in self.table else self.table
+
+
+def is_no_gain(objective: str, value: float) -> bool:
+    """Whether a value of an objective says that nothing was earned; False where 0 is no border of it."""
+    return objective in _GAINS and not value > 0
 
 
 def _values(table: pd.DataFrame, metric: str) -> tuple[Any, int]:

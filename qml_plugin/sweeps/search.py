@@ -400,7 +400,7 @@ def _carried_out(course: _Course, how: How, hosts: Mapping[str, Any]) -> SweepRe
     crew = Crew(how.backend, how.time_limit_s, how.retries, tick)
     done: list[Places] = []
     before = MarketFeatures.n_passes
-    n_passes = 0
+    n_passes, n_run = 0, 0
 
     def told() -> None:
         n_failed = sum(record["status"] == "failed" for record in course.records.values())
@@ -411,6 +411,7 @@ def _carried_out(course: _Course, how: How, hosts: Mapping[str, Any]) -> SweepRe
             points = [course.point(market, hosts[market.symbol], at) for market in course.markets for at in places]
             recorded = _recorded(course, points) if how.resume else set()
             waiting = [some for some in _together(course, points) if not _are_kept(course, some, recorded)]
+            n_run += sum(map(len, waiting))
             told()
             if waiting:
 
@@ -430,7 +431,8 @@ def _carried_out(course: _Course, how: How, hosts: Mapping[str, Any]) -> SweepRe
                 else:
                     crew.run(plan, [point for (point,) in waiting], finished)
             done += places
-    return _result(course, sorted(done), n_passes + crew.n_feature_passes)
+    result = _result(course, sorted(done), n_passes + crew.n_feature_passes)
+    return replace(result, n_kept=len(result.table) - n_run)
 
 
 def _n_points(asked: Asked) -> int:

@@ -36,7 +36,7 @@ from qml_plugin.errors import DataError, QmlError
 from qml_plugin.features import CATALOGUE, MarketFeatures
 from qml_plugin.records import Run
 from qml_plugin.registry import PatternRegistry
-from qml_plugin.sweeps.columns import check_objective, kept_record, manifest_of, name_of
+from qml_plugin.sweeps.columns import CLOSING, check_objective, kept_record, manifest_of, name_of
 from qml_plugin.sweeps.failures import words_of
 from qml_plugin.sweeps.folder import Folder, home_of
 from qml_plugin.sweeps.points import Grid, Places, Point
@@ -311,6 +311,7 @@ class _Course:
     is_resumed: bool
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     run_ids: list[str] = field(default_factory=list)
+    n_kept: int = 0
 
     @property
     def sweep_id(self) -> str:
@@ -366,6 +367,7 @@ class _Course:
         return SweepResult(
             self.sweep_id, table, self.folder.path, name_of(search.objective), MarketFeatures.n_passes - before, {},
             search.grid, search.places, tuple(search.symbols),
+            self.n_kept, CLOSING,
         )  # fmt: skip
 
     def _waiting(
@@ -379,6 +381,7 @@ class _Course:
             kept = self.folder.read_cell(run.run_id) if self.is_resumed else None
             if kept is not None and kept["status"] == "finished":
                 self.records[run.run_id] = kept
+                self.n_kept += 1
             else:
                 yield run, point
 

@@ -72,7 +72,9 @@ def test_a_point_that_failed_ends_it_with_one_and_is_named(qml, script):
     assert code == 1
     assert "failed    every=7: ValueError: not every seventh" in out
     assert "1 points failed and count as not tested; --resume tries them again" in out
-    assert qml(*arguments, "--resume")[0] == 1
+    code, out, _ = qml(*arguments, "--resume")
+    assert code == 1
+    assert "resumed   kept 1 point from before, 1 run now" in out
 
 
 def test_symbols_are_pooled_where_that_is_asked(qml, script):
@@ -99,7 +101,7 @@ def test_a_shipped_strategy_is_recorded_under_its_symbol(qml, script):
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_search_finds_every_shipped_strategy_by_the_name_that_a_validation_takes(name):
-    place, *_ = sweeps._common(name, ["X=walk.csv"], ["n=3"], None, "grid", 1)
+    place, *_ = sweeps._common(name, ["X=walk.csv"], ["n=3"], None, "grid", None, 1)
     assert place == class_path(find_strategy(name))
 
 
@@ -125,6 +127,7 @@ def test_what_is_not_understood_is_refused_in_a_sentence(qml, script, arguments,
         ("--grid", "every"),
         ("--grid", "every=3", "--set", "cash"),
         ("--grid", "every=3", "--search", "rnd"),
+        ("--grid", "every=3", "--search", "random"),
         ("--grid", "every=3", "--jobs", "0"),
     ],
 )
@@ -137,7 +140,7 @@ def test_a_value_that_an_option_cannot_have_is_wrong_usage(qml, script, argument
 def test_a_point_without_a_closed_trade_is_not_chosen_and_the_reason_is_said(qml, script):
     code, out, _ = qml("sweep", "mine.py:Mine", "--data", "walk.csv", "--grid", "every=1000,2000", *CASH)
     assert code == 0
-    assert "no trade  2 of 2 points closed no trade" in out
+    assert "no trade  2 of 2 points closed no trade and are not chosen\n" in out, "both ways to close were given"
     assert (
         "plateau   none: no point has a value of sharpe_annual: 2 of 2 points finished, and none of them closed" in out
     )

@@ -244,6 +244,14 @@ def test_resume_goes_on_with_no_other_function(tmp_path, monkeypatch):
     assert len({result.run_id for result in results}) == 4
 
 
+def test_why_nothing_can_be_chosen_is_said_in_words_of_vectorbt(tmp_path):
+    result = sweep_signals(lambda bars, n: np.zeros(len(bars), bool), BARS, {"n": [1]}, folder=tmp_path, progress=False)
+    with pytest.raises(
+        DataError, match=r"none of them closed a trade\. A position is closed by exits, by stop or target, or"
+    ):
+        result.best()
+
+
 def test_a_point_that_fails_fails_alone(tmp_path):
     def troubled(bars, fast, slow):
         if fast == 5:

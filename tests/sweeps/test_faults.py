@@ -169,6 +169,11 @@ def test_what_an_unfinished_sweep_left_is_moved_aside_where_it_is_not_resumed(ba
     ("grid", "options", "message"),
     [
         ({}, {}, "the grid is empty"),
+        (
+            {"qml": [1]},
+            {"strategy": Cross},
+            r"Cross has no parameter 'qml': it has (?!.*(qml|reverses)).*\. A parameter",
+        ),
         ({"fats": [1]}, {}, r"Plain has no parameter 'fats': .*fast.* Did you mean 'fast'\?"),
         ({"fast": [1]}, {"comission": 0.1}, r"no parameter 'comission': .* Did you mean 'commission'\?"),
         ({"fast": [1]}, {"constraint": lambda p: p.fast > 1}, "none of the 1 points of the grid meets the constraint"),
@@ -188,5 +193,5 @@ def test_what_an_unfinished_sweep_left_is_moved_aside_where_it_is_not_resumed(ba
 )
 def test_what_cannot_be_searched_is_refused_before_anything_is_run(bars, tmp_path, grid, options, message):
     with pytest.raises(DataError, match=message):
-        sweep(Plain, bars, grid, folder=tmp_path / "out", **options)
+        sweep(**{"strategy": Plain, **options}, data=bars, grid=grid, folder=tmp_path / "out")
     assert not (tmp_path / "out").exists()
