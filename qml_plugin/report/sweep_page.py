@@ -17,7 +17,7 @@ from qml_plugin.report import sweep_figures as draw
 from qml_plugin.report.document import Chart, chart, render, write
 from qml_plugin.report.dossier_figures import equity_figure
 from qml_plugin.sweeps.folder import Folder
-from qml_plugin.sweeps.result import SweepResult
+from qml_plugin.sweeps.result import SweepResult, is_no_gain
 from qml_plugin.vrd.sensitivity import PickingCost, picking_cost
 
 _MOST_ROWS, _MOST_FAILED, _MOST_MAPS = 500, 100, 10
@@ -81,6 +81,7 @@ def render_sweep_page(result: SweepResult, *, table_name: str | None = None) -> 
         maps=_maps(result, result.grid, varied, choices), equity=equity, lines=list(zip(_STYLES, drawn, strict=False)), rows=_rows(result, order.tolist(), points),
         failed=result.failed.to_dict("records")[:_MOST_FAILED], n_pairs=len(varied) * (len(varied) - 1) // 2, table_name=table_name,
         symbols=manifest["symbols"],
+        is_no_gain=PLATEAU in choices and is_no_gain(result.objective, choices[PLATEAU].objective),
     )  # fmt: skip
 
 
@@ -213,10 +214,10 @@ def _equity(result: SweepResult, choices: Mapping[str, Choice], n_points: int) -
 def _picking(result: SweepResult, n_points: int) -> tuple[PickingCost | None, str]:
     """What the best point owes to having been picked, or why it was not asked."""
     table = result.table
-    is_done = (table["status"] == "finished").to_numpy().reshape(-1, n_points).all(axis=0)
+    is_done = ((table["status"] == "finished") & (table["n_trades"] > 0)).to_numpy().reshape(-1, n_points).all(axis=0)
     rows = np.flatnonzero(is_done).tolist()
     if len(rows) < 2:
-        return None, "fewer than two points finished"
+        return None, "fewer than two points closed a trade"
     if len(rows) > _MOST_PICKED_POINTS:
         return None, f"{len(rows):,} points are more than the {_MOST_PICKED_POINTS:,} that are drawn from again"
     first = _returns(result, rows[0], n_points)

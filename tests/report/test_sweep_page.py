@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from qml_plugin.report import sweep_figures as draw
 from qml_plugin.report import sweep_page
 from qml_plugin.report.sweep_page import render_sweep_page, write_sweep_page
 from qml_plugin.report.walk_forward_page import write_walk_forward_page
+from qml_plugin.vrd.sensitivity import PickingCost
 from tests.conftest import random_walk
 from tests.report.test_dossier import EARLY, LATE
 from tests.report.test_page import EVIL, Document
@@ -90,6 +92,18 @@ def test_the_plateau_comes_first_and_why_it_is_not_the_highest(swept, pages):
     assert [text.index(part) for part in order] == sorted(text.index(part) for part in order)
     assert swept.run_id in text
     assert "by_hand" in text
+
+
+def test_what_earns_nothing_is_not_recommended_and_no_share_is_more_than_all(swept, monkeypatch):
+    poor = swept.table.assign(objective=swept.table["objective"] - 10)
+    cost = PickingCost(1.0, -0.48, 1.48, np.full(19, 1 / 19), 200, 5.0)
+    monkeypatch.setattr(sweep_page, "_picking", lambda *_: (cost, ""))
+    text = words(Document(render_sweep_page(replace(swept, table=poor, objective="sharpe_annual"))))
+    assert "Nothing here is worth going on with. The plateau, fast 4, slow 8, note" in text
+    assert ", earns nothing: sharpe_annual −8.000; a quarter" in text
+    assert "Go on with" not in text
+    assert "the best of 19 points that traded" in text
+    assert ": more than all of it is owed to having been picked. The host compounds its own" in text
 
 
 def test_the_map_has_every_place_the_ring_the_diamond_and_the_cross(swept, pages):
