@@ -141,6 +141,8 @@ def _told(found: StrategyValidation, folder: Path) -> str:
     v = found.validation
     say(inert(f"{v.verdict.word}  {v.strategy_name} {v.symbol} {v.timeframe}".rstrip()))
     say(inert(v.verdict.sentence))
+    for warning in v.warnings:
+        say(inert(f"warning   {warning}"))
     if v.trials is not None and v.trials.failed:
         first = v.trials.failed[0]
         n_all = v.trials.n_trials + len(v.trials.failed)

@@ -25,6 +25,7 @@ from qml_plugin.vrd.walk_forward import WalkForward
 
 Word = Literal["DEPLOY", "CAUTION", "REJECT", "INSUFFICIENT"]
 GATES = ("evidence", "timing", "selection", "costs", "plateau", "concentration", "ruin", "audit")
+PLAUSIBLE_SHARPE = 5.0  # annual; a ratio above it is warned of, and decides nothing
 _TRUTH = ("timing", "selection", "audit")
 _Answer = tuple[Status, float, float, str, dict[str, float]]
 
@@ -175,6 +176,34 @@ def verdict_of(gates: tuple[Gate, ...]) -> Verdict:
         return Verdict("INSUFFICIENT", f"The edge looks real, but {gate.name} is not known: {gate.reason}.")
     walk = by_name["timing"]
     return Verdict("DEPLOY", f"All eight gates pass; out of sample {walk.reason}.")
+
+
+def warnings_of(walk: WalkForward | None, significance: Significance | None) -> tuple[str, ...]:
+    """What is said beside a verdict and decides nothing: a Sharpe ratio that is hardly ever real.
+
+    Parameters
+    ----------
+    walk : WalkForward or None
+        Out of sample; where there is none, the ratio of `significance` is looked at.
+    significance : Significance or None
+
+    Returns
+    -------
+    tuple of str
+        Sentences; empty where nothing is to be said.
+
+    Point in time
+    -------------
+    Judges a finished validation.
+    """
+    sharpe = walk.excess_sharpe if walk is not None else significance.sharpe if significance is not None else nan
+    if not sharpe > PLAUSIBLE_SHARPE:
+        return ()
+    of = "excess out of sample" if walk is not None else "returns"
+    return (
+        f"An annual Sharpe ratio of the {of} of {sharpe:.1f} is hardly ever real. Look first for future data that is read "
+        "from elsewhere than the bars, for fills at prices that were gone, and for costs that are missing.",
+    )
 
 
 def _answer(gate: Callable[[Findings, Thresholds], _Answer], found: Findings, thresholds: Thresholds) -> Gate:
