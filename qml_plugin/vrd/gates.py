@@ -215,6 +215,10 @@ def _unknown(found: Findings, name: str, threshold: float, otherwise: str) -> _A
     return "INSUFFICIENT", nan, threshold, found.missing.get(name, otherwise), {}
 
 
+def _are(n: float) -> str:
+    return "is" if n == 1 else "are"
+
+
 def _too_few_trades(found: Findings, t: Thresholds) -> str:
     n = found.walk.n_trades if found.walk is not None else 0
     return f"{n} trades out of sample; {t.evidence_min_trades} are needed" if n < t.evidence_min_trades else ""
@@ -230,7 +234,7 @@ def _evidence(found: Findings, t: Thresholds) -> _Answer:
     numbers = {"n_trades": float(walk.n_trades), "years": years, "min_track_record_years": needed}
     reason = _too_few_trades(found, t)
     if not reason and years < t.evidence_min_years:
-        reason = f"{years:.2f} years out of sample; {t.evidence_min_years:g} are needed"
+        reason = f"{years:.2f} years out of sample; {t.evidence_min_years:g} {_are(t.evidence_min_years)} needed"
     if not reason and walk.excess_sharpe > 0 and years < needed:
         reason = (
             f"{years:.1f} years are too short for a Sharpe ratio of {walk.excess_sharpe:.2f}, which needs {needed:.1f}"
