@@ -152,7 +152,10 @@ def _told(found: StrategyValidation, folder: Path) -> str:
             )
         )
     if found.n_attempts is not None:
-        say(f"attempt {found.n_attempts} of {v.strategy_name} on these bars")
+        say(
+            f"attempt {found.n_attempts} of {v.strategy_name} on these bars; "
+            f"trials of any strategy on them in this registry: {found.n_trials_on_bars}"
+        )
     say()
     print_table(
         ("gate", "answer", "value", "threshold", "why"),

@@ -92,7 +92,8 @@ class StrategyValidation:
     """A validation and what it was made of; what a dossier shows.
 
     ``bars`` are None where only returns were given. ``attempts`` are the trials that the registry holds, ``n_attempts``
-    how many different ones; None without a registry. ``returns`` are those of the file, where there was one. ``gate`` is the trial of the memory's gate, None where
+    how many different ones, ``n_trials_on_bars`` how many runs of any strategy on these bars are in it, which decides
+    nothing; None without a registry. ``returns`` are those of the file, where there was one. ``gate`` is the trial of the memory's gate, None where
     ``gate_reason`` says why. ``n_patterns`` entries were registered.
     """
 
@@ -113,6 +114,7 @@ class StrategyValidation:
     n_patterns: int = 0
     searched: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     returns: FloatArray | None = None
+    n_trials_on_bars: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain values for JSON, NaN as None."""
@@ -226,7 +228,7 @@ def validate_strategy(
     return StrategyValidation(
         found, bars, provenance.class_path(cls), provenance.source_sha256(cls), git.commit, git.is_dirty, fees, is_quick,
         time.time_ns() // 1000, None if opened is None else opened.shown_url, () if ledger is None else ledger.attempts(), n_attempts, gate, gate_reason,
-        n_patterns, searched,
+        n_patterns, searched, n_trials_on_bars=None if ledger is None else ledger.n_trials_on_bars(),
     )  # fmt: skip
 
 
