@@ -24,6 +24,7 @@ from qml_plugin.cli.terminal import (
 from qml_plugin.errors import QmlError
 
 if TYPE_CHECKING:
+    from qml_plugin.vrd.gates import Gate
     from qml_plugin.vrd.strategies import StrategyValidation
 
 _REFUSED, _NOT_MET, _INTERRUPTED = 2, 1, 130
@@ -159,12 +160,17 @@ def _told(found: StrategyValidation, folder: Path) -> str:
     say()
     print_table(
         ("gate", "answer", "value", "threshold", "why"),
-        [(gate.name, gate.status, number(_finite(gate.value), 3), number(_finite(gate.threshold), 3), gate.reason) for gate in v.gates],
+        [(gate.name, gate.status, _value(gate), number(_finite(gate.threshold), 3), gate.reason) for gate in v.gates],
     )  # fmt: skip
     with writing(folder):
         page, numbers = write_dossier(found, folder)
     say(f"\ndossier   {page}\nnumbers   {numbers}\n")
     return v.verdict.word
+
+
+def _value(gate: Gate) -> str | None:
+    is_p = gate.name in ("timing", "selection")
+    return "<0.001" if is_p and gate.value < 0.0005 else number(_finite(gate.value), 3)
 
 
 def _finite(value: float) -> float | None:

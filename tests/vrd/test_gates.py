@@ -113,6 +113,7 @@ def test_what_is_missing_never_passes(good, lost):
         ({"audit": AuditFinding("leak", "saw the future")}, "audit", "FAIL", "REJECT", "saw the future"),
         ({"audit": AuditFinding("refused", "unstable")}, "audit", "INSUFFICIENT", "INSUFFICIENT", "unstable"),
         ({"plateau": plateau([{"a": i} for i in range(3)], np.array([0.0, 1.0, 0.5]))}, "plateau", "FAIL", "CAUTION", "keep 25%"),
+        ({"plateau": plateau([{"a": i} for i in range(3)], np.array([0.495, 1.0, 0.495]))}, "plateau", "FAIL", "CAUTION", "keep 49.5%"),
     ],
 )  # fmt: skip
 def test_each_gate_says_no_for_its_own_reason(good, change, gate, status, word, text):
@@ -170,6 +171,9 @@ def test_a_record_too_short_for_its_own_sharpe_ratio_is_insufficient(good):
     short = walk_of(0.0002, 400)
     gate = judge(replace(good, walk=short), T)[0][0]
     assert gate.status == ("INSUFFICIENT" if short.excess_sharpe > 0 else "PASS")
+    assert (gate.value, gate.threshold) == (gate.numbers["years"], gate.numbers["min_track_record_years"])
+    few = judge(replace(good, walk=walk_of(0.001, 200)), T)[0][0]
+    assert (few.value, few.threshold) == (200 / 252, 1.0)
     assert "too short for a Sharpe ratio" in gate.reason or short.excess_sharpe <= 0
 
 

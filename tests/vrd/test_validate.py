@@ -197,7 +197,7 @@ def test_nothing_to_judge_is_insufficient_with_its_reason(bars, kind):
 def test_returns_that_are_nan_leave_every_gate_insufficient(bars):
     found = validate(bars, Positions(lambda bars, p: np.full(len(bars), np.nan)), [{}], plan=QUICK)
     assert {gate.status for gate in found.gates} == {"INSUFFICIENT"}
-    assert "all 1 trials failed" in found.verdict.sentence
+    assert "the only trial failed" in found.verdict.sentence
 
 
 def test_a_strategy_that_raises_in_one_window_keeps_the_others(bars):
