@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from qml_plugin.vrd.strategies import StrategyValidation
 
 _REFUSED, _NOT_MET, _INTERRUPTED = 2, 1, 130
+_FAILED = "FAILED"
 _ENOUGH = {"DEPLOY": ("DEPLOY",), "CAUTION": ("DEPLOY", "CAUTION")}
 
 
@@ -52,7 +53,8 @@ def vrd(
     """Is the edge real? Search, walk forward, compare with luck, stress, and write a dossier: one page, the verdict first.
 
     An interrupted validation goes on where it was when the same command is given again. Every trial is recorded in the
-    registry and counted. Exit codes: 0 whatever the verdict · 1 worse than --require · 2 refused.
+    registry and counted. Exit codes: 0 whatever the verdict · 1 worse than --require, or
+    every trial failed · 2 refused.
 
     Examples:
 
@@ -86,6 +88,8 @@ def vrd(
     except KeyboardInterrupt:
         typer.echo("interrupted; what was done is kept, and the same command goes on from there", err=True)
         raise typer.Exit(_INTERRUPTED) from None
+    if _FAILED in words:
+        raise typer.Exit(_NOT_MET)
     if require is not None and not set(words) <= set(_ENOUGH[require]):
         raise typer.Exit(_NOT_MET)
 
@@ -136,7 +140,7 @@ def _heard(line: Any, market: str) -> Callable[[str, int, int], object]:
 
 
 def _told(found: StrategyValidation, folder: Path) -> str:
-    """Write the dossier, say the verdict, and return its word."""
+    """Write the dossier, say the verdict, and return its word; `_FAILED` where no trial of a strategy gave a result."""
     from qml_plugin.report.dossier import write_dossier
 
     v = found.validation
@@ -152,20 +156,26 @@ def _told(found: StrategyValidation, folder: Path) -> str:
                 f"{len(v.trials.failed)} of {n_all} trials failed; the first, {first.parameters}, with {first.reason}"
             )
         )
-    if found.n_attempts is not None:
+    has_failed = found.bars is not None and v.trials is None
+    if found.n_attempts is not None and not has_failed:
         say(
             f"attempt {found.n_attempts} of {v.strategy_name} on these bars; "
             f"trials of any strategy on them in this registry: {found.n_trials_on_bars}"
         )
-    say()
-    print_table(
-        ("gate", "answer", "value", "threshold", "why"),
-        [(gate.name, gate.status, _value(gate), number(_finite(gate.threshold), 3), gate.reason) for gate in v.gates],
-    )  # fmt: skip
+    if not has_failed:  # else the one error would stand in every row
+        _print_gates(v.gates)
     with writing(folder):
         page, numbers = write_dossier(found, folder)
     say(f"\ndossier   {page}\nnumbers   {numbers}\n")
-    return v.verdict.word
+    return _FAILED if has_failed else v.verdict.word
+
+
+def _print_gates(gates: Sequence[Gate]) -> None:
+    say()
+    print_table(
+        ("gate", "answer", "value", "threshold", "why"),
+        [(gate.name, gate.status, _value(gate), number(_finite(gate.threshold), 3), gate.reason) for gate in gates],
+    )  # fmt: skip
 
 
 def _value(gate: Gate) -> str | None:

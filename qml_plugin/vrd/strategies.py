@@ -527,6 +527,8 @@ def _searched(cls: type, grid: Mapping[str, Sequence[Any]] | None, is_quick: boo
             raise DataError(f"{cls.__name__} has no parameter {unknown[0]!r}. Its parameters are: {known}.")
         if empty := [name for name, values in grid.items() if not len(values)]:
             raise DataError(f"parameter {empty[0]!r} has no values to try. Give at least one.")
+        for name, values in grid.items():
+            _check_kind(cls, name, values)
         return {name: tuple(dict.fromkeys(values)) for name, values in grid.items()}
     if is_quick:
         return {}
@@ -536,6 +538,18 @@ def _searched(cls: type, grid: Mapping[str, Sequence[Any]] | None, is_quick: boo
         if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
     }
     return {name: _around(numbers[name]) for name in list(numbers)[:_N_SEARCHED]}
+
+
+def _check_kind(cls: type, name: str, values: Sequence[Any]) -> None:
+    """Refuse text for a parameter that is a number: every trial with it would fail, and be counted."""
+    own = getattr(cls, name)
+    if not isinstance(own, (bool, int, float)):
+        return
+    if bad := [value for value in values if isinstance(value, str)]:
+        kind = "true or false" if isinstance(own, bool) else "a number"
+        raise DataError(
+            f"parameter {name!r} of {cls.__name__} is {kind}, {own!r} by default; {bad[0]!r} was given. Nothing was tried."
+        )
 
 
 def search_points(cls: type, grid: Mapping[str, Sequence[Any]] | None = None) -> list[dict[str, Any]]:
