@@ -41,7 +41,7 @@ def vrd(
     quick: Annotated[bool, typer.Option("--quick", help="No search unless there is a --grid, fewer draws and paths.")] = False,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes that the trials of a search are spread over.")] = 1,
     grid: Annotated[list[str] | None, typer.Option("--grid", metavar="NAME=VALUES", help="Values to try: fast=5,10,20 or size=0.1:0.5:0.1; may be given again.")] = None,
-    trades: Annotated[Path | None, typer.Option("--trades", metavar="FILE.csv", help="Returns from anywhere in the place of a strategy: columns return_frac and exit_at, and cost_frac where known.")] = None,
+    trades: Annotated[Path | None, typer.Option("--trades", metavar="FILE.csv", help="Returns from anywhere in the place of a strategy: columns return_frac (net of costs) and exit_at, and cost_frac where known.")] = None,
     fees: Annotated[float, typer.Option(help="Fraction of the price of each fill, slippage included.")] = 0.0005,
     exclusive: Annotated[bool | None, typer.Option("--exclusive/--no-exclusive", help="Whether an order closes what is open, as exclusive_orders of Backtest; by the strategy if absent.")] = None,
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the dossiers and kept steps go, a folder for each market.")] = Path("results/vrd"),
@@ -146,7 +146,7 @@ def _told(found: StrategyValidation, folder: Path) -> str:
     v = found.validation
     say(inert(f"{v.verdict.word}  {v.strategy_name} {v.symbol} {v.timeframe}".rstrip()))
     say(inert(v.verdict.sentence))
-    for warning in v.warnings:
+    for warning in (*v.warnings, *found.file_warnings):
         say(inert(f"warning   {warning}"))
     if v.trials is not None and v.trials.failed:
         first = v.trials.failed[0]

@@ -343,7 +343,8 @@ def _costs(found: Findings, t: Thresholds) -> _Answer:
         return "INSUFFICIENT", nan, threshold, f"the costs were not stressed {t.costs_multiple:g} times", numbers
     sharpe = float(stress.sharpe[at[0]])
     even = f"break-even at {stress.break_even:.1f} times" if stress.break_even > 0 else "it loses before any costs"
-    text = f"the Sharpe ratio of the excess is {sharpe:.2f} at {t.costs_multiple:g} times the costs; {even}"
+    of = "excess" if found.walk is not None else "returns"  # without a market there is nothing to exceed
+    text = f"the Sharpe ratio of the {of} is {sharpe:.2f} at {t.costs_multiple:g} times the costs; {even}"
     return ("PASS" if sharpe > threshold else "FAIL"), sharpe, threshold, text, numbers
 
 

@@ -93,7 +93,7 @@ class StrategyValidation:
 
     ``bars`` are None where only returns were given. ``attempts`` are the trials that the registry holds, ``n_attempts``
     how many different ones, ``n_trials_on_bars`` how many runs of any strategy on these bars are in it, which decides
-    nothing; None without a registry. ``returns`` are those of the file, where there was one. ``gate`` is the trial of the memory's gate, None where
+    nothing; None without a registry. ``returns`` are those of the file, where there was one, and ``file_warnings`` what is odd about it. ``gate`` is the trial of the memory's gate, None where
     ``gate_reason`` says why. ``n_patterns`` entries were registered.
     """
 
@@ -115,6 +115,7 @@ class StrategyValidation:
     searched: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     returns: FloatArray | None = None
     n_trials_on_bars: int | None = None
+    file_warnings: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain values for JSON, NaN as None."""
@@ -285,6 +286,7 @@ def validate_trades(
         time.time_ns() // 1000,
         gate_reason=reason,
         returns=given.returns,
+        file_warnings=given.warnings,
     )
 
 

@@ -420,6 +420,10 @@ def validate_returns(
     def stressed() -> CostStress:
         if costs is None:
             raise DataError("the costs of the returns are not known; a column cost_frac would say.")
+        if len(values) < t.evidence_min_trades:
+            raise DataError(
+                f"{len(values)} results are too few to stress their costs; {t.evidence_min_trades} are needed."
+            )
         return cost_stress(values, costs, per_year, multiples=_multiples(t), seed=seed)
 
     parts: dict[str, Any] = {

@@ -123,7 +123,7 @@ class Certification:
             else ""
         )
         return (
-            f"Of {self.no_edge.n:,} markets without an edge, {whose} would be called DEPLOY on {ours.n_deploy:,}: "
+            f"Of {row.n:,} markets without an edge, {whose} would be called DEPLOY on {ours.n_deploy:,}: "
             f"{100 * ours.share:.1f} %, and with 95 % confidence between {100 * ours.low:.1f} and {100 * ours.high:.1f} %.{rest}"
         )
 
