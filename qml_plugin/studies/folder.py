@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from qml_plugin.errors import DataError, QmlError
+from qml_plugin.errors import DataError
 from qml_plugin.processes import Process
+from qml_plugin.sweeps.folder import manifest_in, moved_aside, replace_file, writing
 
 VERSION = 1
 PARTS = ("sweep", "validation")
@@ -41,19 +40,7 @@ class StudyFolder:
         DataError
             If the file is damaged, or of another version.
         """
-        file = self.path / "manifest.json"
-        if not file.exists():
-            return None
-        try:
-            manifest: dict[str, Any] = json.loads(file.read_bytes())
-        except (OSError, ValueError) as error:
-            raise DataError(f"{file} cannot be read: {error}. Move the folder away and run the study again.") from error
-        if manifest.get("version") != VERSION:
-            raise DataError(
-                f"{file} is of version {manifest.get('version')!r}, this program writes {VERSION}. Move the folder away and "
-                "run the study again."
-            )
-        return manifest
+        return manifest_in(self.path, VERSION, "run the study again")
 
     def write_part(self, cell: str, part: str, record: Mapping[str, Any]) -> None:
         _replace(self.cell(cell) / f"{part}.json", record)
@@ -79,11 +66,7 @@ class StudyFolder:
         """Keep what is here under another name; DataError where another process is at it."""
         if (manifest := self.read_manifest()) is not None:
             self.refuse_if_at_work(manifest)
-        number = 1
-        while (aside := self.path.with_name(f"{self.path.name}.before-{number}")).exists():
-            number += 1
-        self.path.rename(aside)
-        return aside
+        return moved_aside(self.path)
 
 
 def is_at_work(manifest: Mapping[str, Any]) -> bool:
@@ -95,17 +78,6 @@ def is_at_work(manifest: Mapping[str, Any]) -> bool:
 
 
 def _replace(file: Path, value: object) -> None:
-    """Write a file to a temporary name, and rename it when it is whole."""
-    scratch = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
+    with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_text(json.dumps(value, allow_nan=False, indent=1, ensure_ascii=False), encoding="utf-8")
-        scratch.replace(file)
-    except OSError as error:
-        with suppress(OSError):
-            scratch.unlink()
-        raise StudyWriteError(f"{file} cannot be written: {error.strerror or error}. Make room, or choose a folder with --out, and resume.") from error  # fmt: skip
-
-
-class StudyWriteError(QmlError):
-    """A file of a study cannot be written."""
+    replace_file(file, json.dumps(value, allow_nan=False, indent=1, ensure_ascii=False).encode())

@@ -36,12 +36,12 @@ class Folder:
     def write_tables(self, run_id: str, tables: Mapping[str, bytes]) -> dict[str, str]:
         """Keep the tables of a point, as `in_parquet` made them, and give their hashes; each file is whole or absent."""
         for name, content in tables.items():
-            _replace(self._table(name, run_id), content)
+            replace_file(self._table(name, run_id), content)
         return {name: hashlib.sha256(content).hexdigest() for name, content in tables.items()}
 
     def write_cell(self, run_id: str, record: Mapping[str, Any]) -> None:
         """Keep what a point came to; ``sha256`` holds the hashes of its tables."""
-        _replace(self._cell(run_id), _json(record))
+        replace_file(self._cell(run_id), _json(record))
 
     def read_cell(self, run_id: str) -> dict[str, Any] | None:
         """What a point came to; None where it is not there, or its tables are not as they were written."""
@@ -79,7 +79,7 @@ class Folder:
         with writing(self.path):
             for name in ("cells", *_TABLES):
                 (self.path / name).mkdir(parents=True, exist_ok=True)
-        _replace(self.path / "manifest.json", _json({"version": VERSION, **manifest}))
+        replace_file(self.path / "manifest.json", _json({"version": VERSION, **manifest}))
 
     def read_manifest(self) -> dict[str, Any] | None:
         """What was asked for; None where no sweep began here.
@@ -89,19 +89,7 @@ class Folder:
         DataError
             If the file is damaged, or of another version.
         """
-        file = self.path / "manifest.json"
-        if not file.exists():
-            return None
-        try:
-            manifest: dict[str, Any] = json.loads(file.read_bytes())
-        except (OSError, ValueError) as error:
-            raise DataError(f"{file} cannot be read: {error}. Move the folder away and sweep again.") from error
-        if manifest.get("version") != VERSION:
-            raise DataError(
-                f"{file} is of version {manifest.get('version')!r}, this program writes {VERSION}. Move the folder away "
-                "and sweep again."
-            )
-        return manifest
+        return manifest_in(self.path, VERSION, "sweep again")
 
     def note_end(self, manifest: Mapping[str, Any], status: str) -> None:
         """Write how the sweep ended; where that is impossible it is said, and costs nothing: a dead process is noticed."""
@@ -120,12 +108,7 @@ class Folder:
 
     def move_aside(self) -> Path:
         """Keep an unfinished sweep under another name."""
-        number = 1
-        while (aside := self.path.with_name(f"{self.path.name}.before-{number}")).exists():
-            number += 1
-        with writing(self.path):
-            self.path.rename(aside)
-        return aside
+        return moved_aside(self.path)
 
     def clear(self) -> None:
         """Remove a sweep that is to be replaced."""
@@ -137,6 +120,38 @@ class Folder:
 
     def _table(self, name: str, run_id: str) -> Path:
         return self.path / name / f"{run_id}.parquet"
+
+
+def manifest_in(folder: Path, version: int, again: str) -> dict[str, Any] | None:
+    """What ``manifest.json`` holds; None where there is none. `again` says how to begin anew.
+
+    Raises
+    ------
+    DataError
+        If the file is damaged, or not of this version.
+    """
+    file = folder / "manifest.json"
+    if not file.exists():
+        return None
+    try:
+        manifest: dict[str, Any] = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} cannot be read: {error}. Move the folder away and {again}.") from error
+    if manifest.get("version") != version:
+        raise DataError(
+            f"{file} is of version {manifest.get('version')!r}, this program writes {version}. Move the folder away and {again}."
+        )
+    return manifest
+
+
+def moved_aside(path: Path) -> Path:
+    """Rename a folder to a name that is free."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.before-{number}")).exists():
+        number += 1
+    with writing(path):
+        path.rename(aside)
+    return aside
 
 
 def in_parquet(table: pd.DataFrame) -> bytes:
@@ -164,7 +179,7 @@ def _json(value: object) -> bytes:
     return json.dumps(value, allow_nan=False, indent=1).encode()
 
 
-def _replace(file: Path, content: bytes) -> None:
+def replace_file(file: Path, content: bytes) -> None:
     """Write a file to a temporary name, and rename it when it is whole."""
     scratch = file.with_name(f".{file.name}.{os.getpid()}")
     try:
