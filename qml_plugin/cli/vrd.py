@@ -160,7 +160,7 @@ def _told(found: StrategyValidation, folder: Path) -> str:
     if found.n_attempts is not None and not has_failed:
         say(
             f"attempt {found.n_attempts} of {v.strategy_name} on these bars; "
-            f"trials of any strategy on them in this registry: {found.n_trials_on_bars}"
+            f"recorded runs of any strategy on them: {found.n_trials_on_bars}"
         )
     if not has_failed:  # else the one error would stand in every row
         _print_gates(v.gates)

@@ -22,7 +22,7 @@ def test_several_markets_have_their_dossiers_and_a_required_verdict_sets_the_exi
     )  # fmt: skip
     assert code == 1, err
     assert out.count("attempt 2 of MovingAverageCross") == 2
-    assert out.count("trials of any strategy on them in this registry: ") == 2
+    assert out.count("recorded runs of any strategy on them: ") == 2
     for name in ("BTC-USDT", "B"):
         numbers = json.loads((tmp_path / f"MovingAverageCross_{name}_1d" / "dossier.json").read_text())
         assert numbers["validation"]["verdict"]["word"] in out

@@ -114,7 +114,7 @@ class Certification:
                 if share > _MUCH_UNKNOWN
             ]
             return (
-                f"This is no result, because {whose} could not have been called DEPLOY: of markets without an edge, "
+                f"This is no result: DEPLOY was out of reach of {whose} on too many of the markets without an edge: "
                 f"{', and '.join(why)}. That none was called DEPLOY is no proof that it is safe."
             )
         rest = (
