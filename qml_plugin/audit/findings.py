@@ -107,7 +107,7 @@ class AuditReport:
 
     def cuts_made(self) -> str:
         """How many cuts were made, and why not as many as were asked for."""
-        made = f"{len(self.cuts)} cut{'' if len(self.cuts) == 1 else 's'}"
+        made = _cuts(len(self.cuts))
         if len(self.cuts) >= self.n_cuts_asked:
             return made
         return (
@@ -125,14 +125,18 @@ class AuditReport:
             first = next(finding for finding in self.findings if finding.grade in ("unstable", "blind"))
             return f"nothing can be said about {self.subject}: {first.text}"
         return (
-            f"{self.subject} did not see the future at any of {len(self.cuts)} cuts in {self.n_bars} bars; "
-            f"compared were {compared}."
+            f"nothing of {self.subject} changed when later bars changed, at {_cuts(len(self.cuts))} in {self.n_bars} bars; "
+            f"compared were {compared}. What it reads from elsewhere, such as a file, is not seen."
         )
 
     def __str__(self) -> str:
         shown_first = self.verdict in ("leak", "refused")
         rest = [finding for finding in self.findings if not (shown_first and finding.text in self.headline())]
         return "\n".join([self.headline(), *(f"- {finding}" for finding in rest)])
+
+
+def _cuts(n: int) -> str:
+    return f"{n} cut{'' if n == 1 else 's'}"
 
 
 def finding_of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,9 +24,11 @@ from qml_plugin.cli.terminal import (
 from qml_plugin.errors import QmlError
 
 if TYPE_CHECKING:
+    from qml_plugin.vrd.gates import Gate
     from qml_plugin.vrd.strategies import StrategyValidation
 
 _REFUSED, _NOT_MET, _INTERRUPTED = 2, 1, 130
+_FAILED = "FAILED"
 _ENOUGH = {"DEPLOY": ("DEPLOY",), "CAUTION": ("DEPLOY", "CAUTION")}
 
 
@@ -39,7 +41,7 @@ def vrd(
     quick: Annotated[bool, typer.Option("--quick", help="No search unless there is a --grid, fewer draws and paths.")] = False,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes that the trials of a search are spread over.")] = 1,
     grid: Annotated[list[str] | None, typer.Option("--grid", metavar="NAME=VALUES", help="Values to try: fast=5,10,20 or size=0.1:0.5:0.1; may be given again.")] = None,
-    trades: Annotated[Path | None, typer.Option("--trades", metavar="FILE.csv", help="Returns from anywhere in the place of a strategy: columns return_frac and exit_at, and cost_frac where known.")] = None,
+    trades: Annotated[Path | None, typer.Option("--trades", metavar="FILE.csv", help="Returns from anywhere in the place of a strategy: columns return_frac (net of costs) and exit_at, and cost_frac where known.")] = None,
     fees: Annotated[float, typer.Option(help="Fraction of the price of each fill, slippage included.")] = 0.0005,
     exclusive: Annotated[bool | None, typer.Option("--exclusive/--no-exclusive", help="Whether an order closes what is open, as exclusive_orders of Backtest; by the strategy if absent.")] = None,
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the dossiers and kept steps go, a folder for each market.")] = Path("results/vrd"),
@@ -51,7 +53,8 @@ def vrd(
     """Is the edge real? Search, walk forward, compare with luck, stress, and write a dossier: one page, the verdict first.
 
     An interrupted validation goes on where it was when the same command is given again. Every trial is recorded in the
-    registry and counted. Exit codes: 0 whatever the verdict · 1 worse than --require · 2 refused.
+    registry and counted. Exit codes: 0 whatever the verdict · 1 worse than --require, or
+    every trial failed · 2 refused.
 
     Examples:
 
@@ -85,6 +88,8 @@ def vrd(
     except KeyboardInterrupt:
         typer.echo("interrupted; what was done is kept, and the same command goes on from there", err=True)
         raise typer.Exit(_INTERRUPTED) from None
+    if _FAILED in words:
+        raise typer.Exit(_NOT_MET)
     if require is not None and not set(words) <= set(_ENOUGH[require]):
         raise typer.Exit(_NOT_MET)
 
@@ -135,12 +140,14 @@ def _heard(line: Any, market: str) -> Callable[[str, int, int], object]:
 
 
 def _told(found: StrategyValidation, folder: Path) -> str:
-    """Write the dossier, say the verdict, and return its word."""
+    """Write the dossier, say the verdict, and return its word; `_FAILED` where no trial of a strategy gave a result."""
     from qml_plugin.report.dossier import write_dossier
 
     v = found.validation
     say(inert(f"{v.verdict.word}  {v.strategy_name} {v.symbol} {v.timeframe}".rstrip()))
     say(inert(v.verdict.sentence))
+    for warning in (*v.warnings, *found.file_warnings):
+        say(inert(f"warning   {warning}"))
     if v.trials is not None and v.trials.failed:
         first = v.trials.failed[0]
         n_all = v.trials.n_trials + len(v.trials.failed)
@@ -149,17 +156,31 @@ def _told(found: StrategyValidation, folder: Path) -> str:
                 f"{len(v.trials.failed)} of {n_all} trials failed; the first, {first.parameters}, with {first.reason}"
             )
         )
-    if found.n_attempts is not None:
-        say(f"attempt {found.n_attempts} of {v.strategy_name} on these bars")
-    say()
-    print_table(
-        ("gate", "answer", "value", "threshold", "why"),
-        [(gate.name, gate.status, number(_finite(gate.value), 3), number(_finite(gate.threshold), 3), gate.reason) for gate in v.gates],
-    )  # fmt: skip
+    has_failed = found.bars is not None and v.trials is None
+    if found.n_attempts is not None and not has_failed:
+        say(
+            f"attempt {found.n_attempts} of {v.strategy_name} on these bars; "
+            f"recorded runs of any strategy on them: {found.n_trials_on_bars}"
+        )
+    if not has_failed:  # else the one error would stand in every row
+        _print_gates(v.gates)
     with writing(folder):
         page, numbers = write_dossier(found, folder)
     say(f"\ndossier   {page}\nnumbers   {numbers}\n")
-    return v.verdict.word
+    return _FAILED if has_failed else v.verdict.word
+
+
+def _print_gates(gates: Sequence[Gate]) -> None:
+    say()
+    print_table(
+        ("gate", "answer", "value", "threshold", "why"),
+        [(gate.name, gate.status, _value(gate), number(_finite(gate.threshold), 3), gate.reason) for gate in gates],
+    )  # fmt: skip
+
+
+def _value(gate: Gate) -> str | None:
+    is_p = gate.name in ("timing", "selection")
+    return "<0.001" if is_p and gate.value < 0.0005 else number(_finite(gate.value), 3)
 
 
 def _finite(value: float) -> float | None:

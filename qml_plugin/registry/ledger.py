@@ -290,7 +290,7 @@ class RunLedger:
             packed = connection.scalar(query)
         return None if packed is None else np.frombuffer(packed, "<f8").astype(np.float64)
 
-    def n_trials(self, strategy: str | type, data: str | Bars | pd.DataFrame) -> int:
+    def n_trials(self, strategy: str | type | None, data: str | Bars | pd.DataFrame) -> int:
         """How many ways of a strategy were ever tried on a series: what a result must be deflated by.
 
         Every run counts once, however often it was repeated: those that failed, were interrupted or are still running
@@ -298,8 +298,8 @@ class RunLedger:
 
         Parameters
         ----------
-        strategy : str or type
-            Name of the strategy's class, or the class.
+        strategy : str, type or None
+            Name of the strategy's class, or the class; None counts the trials of all strategies.
         data : str, Bars or DataFrame
             The ``data_hash`` of a run, or the bars. A DataFrame is read as a run of the class reads it, by its ``timeframe``
             and ``bar_label``; where only a name is given, by the defaults of these.
@@ -309,7 +309,8 @@ class RunLedger:
         int
         """
         with self._database.read() as connection:
-            return _n_trials(connection, _name_of(strategy), _hash_of(data, strategy))
+            name = None if strategy is None else _name_of(strategy)
+            return _n_trials(connection, name, _hash_of(data, strategy))
 
     def trial_returns(self, strategy: str | type, data: str | Bars | pd.DataFrame) -> pd.DataFrame:
         """Returns of all trials of a strategy on a series, a column a trial.
@@ -406,8 +407,10 @@ def _keep_diff(connection: sa.Connection, run: Run) -> None:
         connection.execute(sa.insert(git_diffs).values(sha256=sha256, diff=run.git_diff))
 
 
-def _n_trials(connection: sa.Connection, strategy_name: str, data_hash: str) -> int:
-    is_trial = (_RUNS.strategy_name == strategy_name, _RUNS.data_hash == data_hash, _RUNS.kind.not_in(NO_TRIALS))
+def _n_trials(connection: sa.Connection, strategy_name: str | None, data_hash: str) -> int:
+    is_trial = [_RUNS.data_hash == data_hash, _RUNS.kind.not_in(NO_TRIALS)]
+    if strategy_name is not None:
+        is_trial.append(_RUNS.strategy_name == strategy_name)
     return int(connection.scalar(sa.select(sa.func.count()).select_from(experiments).where(*is_trial)) or 0)
 
 
@@ -420,7 +423,7 @@ def _name_of(strategy: str | type) -> str:
     return strategy if isinstance(strategy, str) else strategy.__name__
 
 
-def _hash_of(data: str | Bars | pd.DataFrame, strategy: str | type) -> str:
+def _hash_of(data: str | Bars | pd.DataFrame, strategy: str | type | None) -> str:
     """The hash of bars as a run of the strategy sees them: its own timeframe and meaning of stamps count."""
     if isinstance(data, str):
         return data

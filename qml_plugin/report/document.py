@@ -48,6 +48,7 @@ def render(template: str, **values: Any) -> str:
     environment.filters |= {
         "number": words.number,
         "percent": words.percent,
+        "p_value": words.p_value,
         "reason": words.reason,
         "isoformat": isoformat,
         "zip": lambda first, second: zip(first, second, strict=True),

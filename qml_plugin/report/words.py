@@ -49,6 +49,13 @@ def number(value: float | None, decimals: int = 2, *, signed: bool = False, suff
     return text.replace("-", MINUS) + suffix
 
 
+def p_value(value: float | None, decimals: int = 3) -> str:
+    """A p; one that would read as zero is said to be less than the last digit."""
+    if value is not None and not is_missing(value) and round(value, decimals) == 0:
+        return f"<{10**-decimals:.{decimals}f}"
+    return number(value, decimals)
+
+
 def percent(value_frac: float | None, decimals: int = 1, *, signed: bool = False) -> str:
     """A fraction as percent."""
     scaled = None if value_frac is None else 100 * value_frac

@@ -347,9 +347,9 @@ def run_trials(
         if on_progress is not None:
             on_progress(done, len(grid))
     if not good:
+        which = "the only trial failed" if len(grid) == 1 else f"all {len(grid)} trials failed, the first"
         raise DataError(
-            f"all {len(grid)} trials failed, the first, {failed[0].parameters}, with {failed[0].reason}. Mend the strategy "
-            "or its parameters."
+            f"{which}, {failed[0].parameters}, with {failed[0].reason}. Mend the strategy or its parameters."
         )
     found = [evaluation for _, evaluation in good]
     return Trials(

@@ -25,6 +25,7 @@ from qml_plugin.vrd.walk_forward import WalkForward
 
 Word = Literal["DEPLOY", "CAUTION", "REJECT", "INSUFFICIENT"]
 GATES = ("evidence", "timing", "selection", "costs", "plateau", "concentration", "ruin", "audit")
+PLAUSIBLE_SHARPE = 5.0  # annual; a ratio above it is warned of, and decides nothing
 _TRUTH = ("timing", "selection", "audit")
 _Answer = tuple[Status, float, float, str, dict[str, float]]
 
@@ -177,6 +178,34 @@ def verdict_of(gates: tuple[Gate, ...]) -> Verdict:
     return Verdict("DEPLOY", f"All eight gates pass; out of sample {walk.reason}.")
 
 
+def warnings_of(walk: WalkForward | None, significance: Significance | None) -> tuple[str, ...]:
+    """What is said beside a verdict and decides nothing: a Sharpe ratio that is hardly ever real.
+
+    Parameters
+    ----------
+    walk : WalkForward or None
+        Out of sample; where there is none, the ratio of `significance` is looked at.
+    significance : Significance or None
+
+    Returns
+    -------
+    tuple of str
+        Sentences; empty where nothing is to be said.
+
+    Point in time
+    -------------
+    Judges a finished validation.
+    """
+    sharpe = walk.excess_sharpe if walk is not None else significance.sharpe if significance is not None else nan
+    if not sharpe > PLAUSIBLE_SHARPE:
+        return ()
+    of = "excess out of sample" if walk is not None else "returns"
+    return (
+        f"An annual Sharpe ratio of the {of} of {sharpe:.1f} is hardly ever real. Look first for future data that is read "
+        "from elsewhere than the bars, for fills at prices that were gone, and for costs that are missing.",
+    )
+
+
 def _answer(gate: Callable[[Findings, Thresholds], _Answer], found: Findings, thresholds: Thresholds) -> Gate:
     status, value, threshold, reason, numbers = gate(found, thresholds)
     return Gate(gate.__name__[1:], gate.__doc__ or "", status, value, threshold, reason.rstrip("."), numbers)
@@ -186,9 +215,21 @@ def _unknown(found: Findings, name: str, threshold: float, otherwise: str) -> _A
     return "INSUFFICIENT", nan, threshold, found.missing.get(name, otherwise), {}
 
 
+def _share(value: float, limit: float, digits: int = 0) -> str:
+    """In percent, with as many digits as it takes not to look equal to a limit that it is not."""
+    while digits < 6 and value != limit and f"{value:.{digits}%}" == f"{limit:.{digits}%}":
+        digits += 1
+    return f"{value:.{digits}%}"
+
+
+def _are(n: float) -> str:
+    return "is" if n == 1 else "are"
+
+
 def _too_few_trades(found: Findings, t: Thresholds) -> str:
     n = found.walk.n_trades if found.walk is not None else 0
-    return f"{n} trades out of sample; {t.evidence_min_trades} are needed" if n < t.evidence_min_trades else ""
+    trades = "trade" if n == 1 else "trades"
+    return f"{n} {trades} out of sample; {t.evidence_min_trades} are needed" if n < t.evidence_min_trades else ""
 
 
 def _evidence(found: Findings, t: Thresholds) -> _Answer:
@@ -199,17 +240,21 @@ def _evidence(found: Findings, t: Thresholds) -> _Answer:
     years = len(walk.bar) / walk.bars_per_year
     needed = _track_record_years(walk, t.evidence_alpha)
     numbers = {"n_trades": float(walk.n_trades), "years": years, "min_track_record_years": needed}
+    # The numbers shown are those of the rule that failed; where none did, of the trades.
+    value, threshold = float(walk.n_trades), float(t.evidence_min_trades)
     reason = _too_few_trades(found, t)
     if not reason and years < t.evidence_min_years:
-        reason = f"{years:.2f} years out of sample; {t.evidence_min_years:g} are needed"
+        value, threshold = years, t.evidence_min_years
+        reason = f"{years:.2f} years out of sample; {threshold:g} {_are(threshold)} needed"
     if not reason and walk.excess_sharpe > 0 and years < needed:
+        value, threshold = years, needed
         reason = (
             f"{years:.1f} years are too short for a Sharpe ratio of {walk.excess_sharpe:.2f}, which needs {needed:.1f}"
         )
     if reason:
-        return "INSUFFICIENT", float(walk.n_trades), float(t.evidence_min_trades), reason, numbers
+        return "INSUFFICIENT", value, threshold, reason, numbers
     reason = f"{walk.n_trades} trades in {years:.1f} years out of sample"
-    return "PASS", float(walk.n_trades), float(t.evidence_min_trades), reason, numbers
+    return "PASS", value, threshold, reason, numbers
 
 
 def _track_record_years(walk: WalkForward, alpha: float) -> float:
@@ -230,7 +275,13 @@ def _timing(found: Findings, t: Thresholds) -> _Answer:
         return "INSUFFICIENT", null.p_value, t.timing_alpha, reason, numbers
     if walk.n_failed:
         reason = next(window.reason for window in walk.windows if window.is_failed)
-        return "INSUFFICIENT", null.p_value, t.timing_alpha, f"{walk.n_failed} windows failed: {reason}", numbers
+        return (
+            "INSUFFICIENT",
+            null.p_value,
+            t.timing_alpha,
+            f"{walk.n_failed} {'window' if walk.n_failed == 1 else 'windows'} failed: {reason}",
+            numbers,
+        )
     if null.status == "INSUFFICIENT":
         return "INSUFFICIENT", null.p_value, t.timing_alpha, null.reason, numbers
     text = (
@@ -273,7 +324,8 @@ def _selection(found: Findings, t: Thresholds) -> _Answer:
         return "INSUFFICIENT", null.p_value, alpha, null.reason, numbers
     # Trials that the ledger counts but that are not shown are charged for like further searches of the same size.
     p_value = min(1.0, null.p_value * max(1.0, ledger / found.n_trials))
-    text = f"p = {p_value:.3g} over {max(ledger, found.n_trials)} trials ({null.test})"
+    n_charged = max(ledger, found.n_trials)
+    text = f"p = {p_value:.3g} over {n_charged} {'trial' if n_charged == 1 else 'trials'} ({null.test})"
     return ("PASS" if p_value <= alpha else "FAIL"), p_value, alpha, text, numbers | {"p_value": p_value}
 
 
@@ -291,7 +343,8 @@ def _costs(found: Findings, t: Thresholds) -> _Answer:
         return "INSUFFICIENT", nan, threshold, f"the costs were not stressed {t.costs_multiple:g} times", numbers
     sharpe = float(stress.sharpe[at[0]])
     even = f"break-even at {stress.break_even:.1f} times" if stress.break_even > 0 else "it loses before any costs"
-    text = f"the Sharpe ratio of the excess is {sharpe:.2f} at {t.costs_multiple:g} times the costs; {even}"
+    of = "excess" if found.walk is not None else "returns"  # without a market there is nothing to exceed
+    text = f"the Sharpe ratio of the {of} is {sharpe:.2f} at {t.costs_multiple:g} times the costs; {even}"
     return ("PASS" if sharpe > threshold else "FAIL"), sharpe, threshold, text, numbers
 
 
@@ -302,7 +355,7 @@ def _plateau(found: Findings, t: Thresholds) -> _Answer:
         return _unknown(found, "plateau", t.plateau_min_score, "no neighbours of the choice were tried")
     if not isfinite(flat.score):
         return "INSUFFICIENT", nan, t.plateau_min_score, flat.reason, {"n_neighbours": float(len(flat.neighbours))}
-    text = f"{len(flat.neighbours)} neighbours keep {flat.score:.0%} of the result on average"
+    text = f"{len(flat.neighbours)} neighbours keep {_share(flat.score, t.plateau_min_score)} of the result on average"
     status: Status = "PASS" if flat.score >= t.plateau_min_score else "FAIL"
     return status, flat.score, t.plateau_min_score, text, {"n_neighbours": float(len(flat.neighbours))}
 
@@ -328,7 +381,7 @@ def _concentration(found: Findings, t: Thresholds) -> _Answer:
             "FAIL",
             best.pnl_frac,
             limit,
-            f"{best.name} of {len(found.periods.rows)} earned {best.pnl_frac:.0%} of all",
+            f"{best.name} of {len(found.periods.rows)} earned {_share(best.pnl_frac, limit)} of all",
             numbers,
         )
     if not regime.mean_without > 0:
@@ -337,7 +390,7 @@ def _concentration(found: Findings, t: Thresholds) -> _Answer:
         "PASS",
         best.pnl_frac,
         limit,
-        f"the best period earned {best.pnl_frac:.0%} of all, and no regime carries it",
+        f"the best period earned {_share(best.pnl_frac, limit)} of all, and no regime carries it",
         numbers,
     )
 
@@ -351,9 +404,9 @@ def _ruin(found: Findings, t: Thresholds) -> _Answer:
     ruined = found.ruin.ruin_probability()
     numbers = {"drawdown_frac": drawdown, "ruin_frac": ruined, "pessimist_mean": found.ruin.mean_return}
     text = (
-        f"one year in {round(1 / (1 - t.ruin_drawdown_quantile))} falls by more than {drawdown:.0%}, and {ruined:.1%} of years end in ruin"
+        f"one year in {round(1 / (1 - t.ruin_drawdown_quantile))} falls by more than {_share(drawdown, limit)}, and {_share(ruined, t.ruin_max_ruin_frac, 1)} of years end in ruin"
         if t.ruin_horizon_years == 1.0
-        else f"a drawdown of {drawdown:.0%} at {t.ruin_drawdown_quantile:.0%}, ruin in {ruined:.1%} of paths"
+        else f"a drawdown of {_share(drawdown, limit)} at {t.ruin_drawdown_quantile:.0%}, ruin in {_share(ruined, t.ruin_max_ruin_frac, 1)} of paths"
     )
     is_within = drawdown <= limit and ruined <= t.ruin_max_ruin_frac
     rule = "" if is_within else f"; the limits are {limit:.0%} and {t.ruin_max_ruin_frac:.1%}"

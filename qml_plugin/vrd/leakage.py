@@ -60,7 +60,11 @@ def audit_positions(
                     "leak",
                     f"the position over bar {bar} is {exposure[bar]:g}, but {seen[bar]:g} when the bars from {cut} on are {name}",
                 )
-    return AuditFinding("clean", f"no position changed at {len(cuts)} cuts when later bars were left out or reversed")
+    where = f"{len(cuts)} cut{'' if len(cuts) == 1 else 's'}"
+    return AuditFinding(
+        "clean",
+        f"no position changed at {where} when later bars were left out or reversed; what it reads from elsewhere is not seen",
+    )
 
 
 def _reversed_after(bars: Bars, cut: int) -> Bars:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,11 +20,15 @@ _YEAR = pd.Timedelta(days=365.25)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReturnsFile:
-    """Returns in order of their exits, fractions; ``costs`` are None where the file has none."""
+    """Returns in order of their exits, fractions; ``costs`` are None where the file has none.
+
+    Returns are net of the costs. ``warnings`` are sentences about rows that may be wrong.
+    """
 
     returns: FloatArray
     costs: FloatArray | None
     per_year: float
+    warnings: tuple[str, ...] = ()
 
 
 def read_returns(path: Path | str) -> ReturnsFile:
@@ -33,8 +38,8 @@ def read_returns(path: Path | str) -> ReturnsFile:
     ----------
     path : path
         Columns, in any case: the return as a fraction of equity (``return_frac``, ``ReturnPct``, ``return``), the time of the
-        exit (``exit_at``, ``ExitTime``, ``Exit Timestamp``, ``time``), and, where known, the costs that the return holds
-        (``cost_frac``).
+        exit (``exit_at``, ``ExitTime``, ``Exit Timestamp``, ``time``), and, where known, the costs that were
+        paid (``cost_frac``), of which the return is net.
 
     Returns
     -------
@@ -48,12 +53,19 @@ def read_returns(path: Path | str) -> ReturnsFile:
     Raises
     ------
     DataError
-        If the file cannot be read, a column is missing, a value is no number or time, or all have the same time.
+        If the file cannot be read, a column is missing, a value is no number or time, a cost is negative, or all have the same time.
     """
     try:
-        frame = pd.read_csv(path)
+        with Path(path).open(encoding="utf-8", errors="replace") as file:
+            header = file.readline()
+        is_by_semicolons = ";" in header and "," not in header and "\ufffd" not in header  # that is a packed file
+        frame = pd.read_csv(path, sep=";" if is_by_semicolons else ",")
     except (OSError, ValueError) as error:  # of pandas too, for a file that is empty or no CSV
         raise DataError(f"{path} cannot be read: {error}. Pass a CSV file with a header.") from error
+    if is_by_semicolons:
+        raise DataError(
+            f"{path} has its columns separated by semicolons. Save it with commas between columns and points in numbers."
+        )
     names = {str(column).strip().lower(): column for column in frame.columns}
 
     def column(wanted: tuple[str, ...]) -> str | None:
@@ -69,38 +81,67 @@ def read_returns(path: Path | str) -> ReturnsFile:
             f"{path} has {len(frame)} rows and the columns {sorted(names)[:10]}. It needs {_RETURNS[0]} (a fraction of equity) "
             f"and {_TIMES[0]} (a time)."
         )
-    try:
-        times = pd.to_datetime(frame[of_times], format="ISO8601", utc=True)
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{of_times} of {path} cannot be read as times: {error}. Use ISO 8601.") from error
+    lines = _Lines(path, len(frame))
+    if frame[of_times].isna().any():
+        raise DataError(
+            f"{of_times} is missing in {lines.of(frame[of_times].isna())}. Leave out trades that are still open."
+        )
+    times = pd.to_datetime(frame[of_times], format="ISO8601", utc=True, errors="coerce")
     if times.isna().any():
-        row = int(np.flatnonzero(times.isna())[0])
-        raise DataError(f"{of_times} is missing in row {row} of {path}. Leave out trades that are still open.")
+        wrong = str(frame[of_times][times.isna()].iloc[0])
+        raise DataError(
+            f"{of_times} is {wrong!r} in {lines.of(times.isna())}, which is no time. Use ISO 8601, such as 2024-01-31T15:30."
+        )
     order = np.argsort(times.to_numpy(), kind="stable")
     span = times.max() - times.min()
     if not span > pd.Timedelta(0):
         raise DataError(
             f"all {len(frame)} rows of {path} have the same time. How many there are a year is then not known."
         )
-    returns = _numbers(frame, of_returns, path)
+    returns = _numbers(frame, of_returns, lines)
     if (returns < -1).any():
-        row = int(np.flatnonzero(returns < -1)[0])
         raise DataError(
-            f"{of_returns} is {returns[row]:g} in row {row} of {path}: more than all of the equity was lost. Write fractions, so "
-            "-0.012 for a loss of 1.2 %."
+            f"{of_returns} is {returns[returns < -1][0]:g} in {lines.of(returns < -1)}: more than all of the equity was lost. "
+            "Write fractions, so -0.012 for a loss of 1.2 %."
+        )
+    costs = None if of_costs is None else _numbers(frame, of_costs, lines)
+    if costs is not None and (costs < 0).any():
+        raise DataError(
+            f"{of_costs} is {costs[costs < 0][0]:g} in {lines.of(costs < 0)}. Costs are what was paid, as fractions of 0 or more."
         )
     return ReturnsFile(
-        returns[order],
-        None if of_costs is None else _numbers(frame, of_costs, path)[order],
-        (len(frame) - 1) / (span / _YEAR),
-    )
+        returns[order], None if costs is None else costs[order], (len(frame) - 1) / (span / _YEAR), _warnings(frame, lines)
+    )  # fmt: skip
 
 
-def _numbers(frame: pd.DataFrame, name: str, path: Path | str) -> FloatArray:
+class _Lines:
+    """Rows of a file by the numbers of their lines; the header is the first."""
+
+    def __init__(self, path: Path | str, n_rows: int) -> None:
+        self._path = path
+        text = Path(path).read_bytes().decode("utf-8", "replace").splitlines()
+        filled = [number for number, line in enumerate(text, 1) if line.strip()][1:]
+        # Where a cell holds a line of its own they cannot be told apart, and rows are counted.
+        self._numbers = filled if len(filled) == n_rows else range(2, n_rows + 2)
+
+    def of(self, is_meant: Any) -> str:
+        """Where the first row is that is meant."""
+        return f"line {self._numbers[int(np.flatnonzero(is_meant)[0])]} of {self._path}"
+
+
+def _warnings(frame: pd.DataFrame, lines: _Lines) -> tuple[str, ...]:
+    is_repeated = frame.duplicated().to_numpy()
+    n = int(is_repeated.sum())
+    if not n:
+        return ()
+    rows = "1 row repeats another" if n == 1 else f"{n} rows repeat others"
+    return (f"{rows} exactly, the first in {lines.of(is_repeated)}. They are counted as they stand.",)
+
+
+def _numbers(frame: pd.DataFrame, name: str, lines: _Lines) -> FloatArray:
     values = pd.to_numeric(frame[name], errors="coerce").to_numpy(np.float64)
-    bad = np.flatnonzero(~np.isfinite(values))
-    if len(bad):
-        raise DataError(
-            f"{name} is {str(frame[name].iloc[bad[0]])!r} in row {bad[0]} of {path}. Write fractions such as 0.012."
-        )
+    is_bad = ~np.isfinite(values)
+    if is_bad.any():
+        wrong = str(frame[name][is_bad].iloc[0])
+        raise DataError(f"{name} is {wrong!r} in {lines.of(is_bad)}. Write fractions such as 0.012.")
     return values

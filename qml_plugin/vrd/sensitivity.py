@@ -118,7 +118,9 @@ def plateau(parameters: Sequence[Parameters], metric: FloatArray, chosen: int | 
     is_word = np.array([not _is_number(parameters[best][name]) for name in names], dtype=np.bool_)
     steps[:, is_word] = np.minimum(steps[:, is_word], 1)
     near = np.flatnonzero((steps.sum(axis=1) == 1) & np.isfinite(metric)).astype(np.int64)
-    return _plateau(float(metric[best]), best, near, metric[near])
+    ends = {name: tuple(places)[:: max(1, len(places) - 1)] for name, places in place.items() if len(places) > 1}
+    at_edge = [f"{name}={p}" for name, p in parameters[best].items() if _is_number(p) and p in ends.get(name, ())]
+    return _plateau(float(metric[best]), best, near, metric[near], at_edge)
 
 
 def plateau_of_moves(chosen_metric: float, moves: Sequence[OneAtATime]) -> Plateau:
@@ -297,12 +299,17 @@ def _weighted_sharpe(returns: FloatArray, squares: FloatArray, weight: FloatArra
     return np.asarray(np.where(is_flat, 0.0, mean / np.sqrt(np.where(is_flat, 1.0, variance))))
 
 
-def _plateau(chosen_metric: float, chosen: int, near: IntArray, metrics: FloatArray) -> Plateau:
+def _plateau(
+    chosen_metric: float, chosen: int, near: IntArray, metrics: FloatArray, at_edge: Sequence[str] = ()
+) -> Plateau:
     reason = ""
     if not chosen_metric > 0:
         reason = f"the choice itself earns nothing (metric {chosen_metric:.3g})"
     elif len(near) < _FEWEST_NEIGHBOURS:
-        reason = f"{len(near)} neighbours of the choice were tried; {_FEWEST_NEIGHBOURS} are needed"
+        tried = "1 neighbour of the choice was" if len(near) == 1 else f"{len(near)} neighbours of the choice were"
+        reason = f"{tried} tried; {_FEWEST_NEIGHBOURS} are needed"
+        if at_edge:
+            reason += f". The choice {', '.join(at_edge)} stands at the edge of the grid: extend it beyond"
     score = np.nan if reason else float(np.clip(metrics / chosen_metric, 0.0, 1.0).mean())
     return Plateau(score, chosen, near.astype(np.int64), metrics, reason)
 

@@ -92,7 +92,8 @@ class StrategyValidation:
     """A validation and what it was made of; what a dossier shows.
 
     ``bars`` are None where only returns were given. ``attempts`` are the trials that the registry holds, ``n_attempts``
-    how many different ones; None without a registry. ``returns`` are those of the file, where there was one. ``gate`` is the trial of the memory's gate, None where
+    how many different ones, ``n_trials_on_bars`` how many runs of any strategy on these bars are in it, which decides
+    nothing; None without a registry. ``returns`` are those of the file, where there was one, and ``file_warnings`` what is odd about it. ``gate`` is the trial of the memory's gate, None where
     ``gate_reason`` says why. ``n_patterns`` entries were registered.
     """
 
@@ -113,6 +114,8 @@ class StrategyValidation:
     n_patterns: int = 0
     searched: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     returns: FloatArray | None = None
+    n_trials_on_bars: int | None = None
+    file_warnings: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain values for JSON, NaN as None."""
@@ -226,7 +229,7 @@ def validate_strategy(
     return StrategyValidation(
         found, bars, provenance.class_path(cls), provenance.source_sha256(cls), git.commit, git.is_dirty, fees, is_quick,
         time.time_ns() // 1000, None if opened is None else opened.shown_url, () if ledger is None else ledger.attempts(), n_attempts, gate, gate_reason,
-        n_patterns, searched,
+        n_patterns, searched, n_trials_on_bars=None if ledger is None else ledger.n_trials_on_bars(),
     )  # fmt: skip
 
 
@@ -283,6 +286,7 @@ def validate_trades(
         time.time_ns() // 1000,
         gate_reason=reason,
         returns=given.returns,
+        file_warnings=given.warnings,
     )
 
 
@@ -525,6 +529,8 @@ def _searched(cls: type, grid: Mapping[str, Sequence[Any]] | None, is_quick: boo
             raise DataError(f"{cls.__name__} has no parameter {unknown[0]!r}. Its parameters are: {known}.")
         if empty := [name for name, values in grid.items() if not len(values)]:
             raise DataError(f"parameter {empty[0]!r} has no values to try. Give at least one.")
+        for name, values in grid.items():
+            _check_kind(cls, name, values)
         return {name: tuple(dict.fromkeys(values)) for name, values in grid.items()}
     if is_quick:
         return {}
@@ -534,6 +540,18 @@ def _searched(cls: type, grid: Mapping[str, Sequence[Any]] | None, is_quick: boo
         if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
     }
     return {name: _around(numbers[name]) for name in list(numbers)[:_N_SEARCHED]}
+
+
+def _check_kind(cls: type, name: str, values: Sequence[Any]) -> None:
+    """Refuse text for a parameter that is a number: every trial with it would fail, and be counted."""
+    own = getattr(cls, name)
+    if not isinstance(own, (bool, int, float)):
+        return
+    if bad := [value for value in values if isinstance(value, str)]:
+        kind = "true or false" if isinstance(own, bool) else "a number"
+        raise DataError(
+            f"parameter {name!r} of {cls.__name__} is {kind}, {own!r} by default; {bad[0]!r} was given. Nothing was tried."
+        )
 
 
 def search_points(cls: type, grid: Mapping[str, Sequence[Any]] | None = None) -> list[dict[str, Any]]:

@@ -70,6 +70,10 @@ class TrialLedger:
         own |= {_key(self._source, {name: other.get(name) for name in names}, {}) for other in others}
         return len(own | {_key_of(run, names) for run in self._runs()})
 
+    def n_trials_on_bars(self) -> int:
+        """Runs of any strategy on these bars that the registry counts as trials; a class that was renamed is among them."""
+        return self._registry.n_trials(None, self._data_hash)
+
     def record(self, parameters: Parameters, evaluation: Evaluation | None, error: str | None) -> None:
         """Write one trial, unless it is there; None for one that gave nothing, with its error."""
         params: dict[str, object] = {

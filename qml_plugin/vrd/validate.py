@@ -42,7 +42,7 @@ from qml_plugin.vrd.attribution import Attribution, attribute
 from qml_plugin.vrd.costs import CostStress, cost_stress
 from qml_plugin.vrd.decay import Decay, edge_decay
 from qml_plugin.vrd.evaluation import Evaluate, Parameters, Trials, chosen_excess, run_trials
-from qml_plugin.vrd.gates import AuditFinding, Findings, Gate, Significance, Verdict, judge
+from qml_plugin.vrd.gates import AuditFinding, Findings, Gate, Significance, Verdict, judge, warnings_of
 from qml_plugin.vrd.keeping import Steps, as_plain
 from qml_plugin.vrd.leakage import audit_positions
 from qml_plugin.vrd.regimes import RegimeReport, by_regime, regimes
@@ -172,10 +172,16 @@ class Validation:
         """The parameters that would be traded."""
         return None if self.trials is None or self.chosen is None else self.trials.parameters[self.chosen]
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is said beside the verdict and decides nothing, such as a Sharpe ratio that is hardly ever real."""
+        return warnings_of(self.walk, self.significance)
+
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain values for JSON, NaN as None; of the trials their table, not the matrices bar by bar."""
         shown: dict[str, Any] = {f.name: as_plain(getattr(self, f.name)) for f in fields(self) if f.name != "trials"}
         shown["parameters"] = as_plain(self.parameters)
+        shown["warnings"] = list(self.warnings)
         if self.trials is None:
             return shown | {"trials": None}
         table = parameter_table(self.trials)
@@ -414,6 +420,10 @@ def validate_returns(
     def stressed() -> CostStress:
         if costs is None:
             raise DataError("the costs of the returns are not known; a column cost_frac would say.")
+        if len(values) < t.evidence_min_trades:
+            raise DataError(
+                f"{len(values)} results are too few to stress their costs; {t.evidence_min_trades} are needed."
+            )
         return cost_stress(values, costs, per_year, multiples=_multiples(t), seed=seed)
 
     parts: dict[str, Any] = {

@@ -27,7 +27,7 @@ def test_an_honest_strategy_is_clean_and_what_was_compared_is_counted(walk):
     assert report.compared["indicator"] == 1
     assert report.compared["order"] > 10
     assert len(report.cuts) == 6
-    assert str(report).startswith("Honest did not see the future at any of 6 cuts in 260 bars")
+    assert str(report).startswith("nothing of Honest changed when later bars changed, at 6 cuts in 260 bars")
 
 
 def test_the_same_seed_gives_the_same_report_and_another_other_cuts(walk):

@@ -22,10 +22,27 @@ def test_several_markets_have_their_dossiers_and_a_required_verdict_sets_the_exi
     )  # fmt: skip
     assert code == 1, err
     assert out.count("attempt 2 of MovingAverageCross") == 2
+    assert out.count("recorded runs of any strategy on them: ") == 2
     for name in ("BTC-USDT", "B"):
         numbers = json.loads((tmp_path / f"MovingAverageCross_{name}_1d" / "dossier.json").read_text())
         assert numbers["validation"]["verdict"]["word"] in out
         assert (tmp_path / f"MovingAverageCross_{name}_1d" / "dossier.html").exists()
+
+
+def test_where_every_trial_fails_the_error_is_said_once_with_exit_code_1(qml, files, tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from backtesting import Strategy\n\n\nclass Fails(Strategy):\n    n = 5\n\n    def init(self):\n"
+        "        raise ValueError('not today')\n\n    def next(self):\n        pass\n"
+    )
+    arguments = ("vrd", f"{tmp_path / 'own.py'}:Fails", "--quick", "-s", "A", "-t", "1d", "--data", files / "a.csv", "--out", tmp_path / "out", "--db", f"sqlite:///{tmp_path}/r.db")  # fmt: skip
+    code, _, err = qml(*arguments, "--grid", "n=abc")
+    assert code == 2
+    assert "parameter 'n' of Fails is a number, 5 by default; 'abc' was given" in err
+    assert not (tmp_path / "r.db").exists()
+    code, out, err = qml(*arguments, "--grid", "n=3,4")
+    assert code == 1, err
+    assert out.count("not today") == 1
+    assert "attempt" not in out
 
 
 def test_returns_from_anywhere(qml, tmp_path):

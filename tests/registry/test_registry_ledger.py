@@ -355,6 +355,7 @@ def test_every_way_of_a_strategy_is_a_trial_and_a_repetition_is_none(registry):
     save(registry, run=make_run("other-data", data_hash="e" * 64))
     save(registry, run=make_run("other-strategy", strategy_name="Crosses"))
     assert registry.n_trials("Cross", "d" * 64) == 5
+    assert registry.n_trials(None, "d" * 64) == 6
     assert registry.n_trials("Cross", "e" * 64) == registry.n_trials("Crosses", "d" * 64) == 1
     assert registry.n_trials("Cross", "f" * 64) == registry.n_trials("%", "%") == 0
     assert [registry.get_run(run_id)["n_trials"] for run_id in ("failed", "other-data")] == [5, 1]

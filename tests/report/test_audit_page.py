@@ -44,7 +44,7 @@ def test_it_says_what_was_found_and_what_was_checked(tmp_path):
     ):
         assert said in text
     clean = Document(render_audit_page(report(findings=()))).text
-    assert "did not see the future at any of 2 cuts in 100 bars" in clean
+    assert "changed when later bars changed, at 2 cuts in 100 bars" in clean
     assert "Has seen the future" not in clean
     assert write_audit_page(report(), tmp_path / "a.html").read_text().startswith("<!DOCTYPE html>")
 

@@ -153,12 +153,17 @@ def test_a_strategy_of_ones_own_is_judged_on_markets_like_the_bars_given(own):
         draws=FEW,
     )
     assert ahead.counts[0].passes["audit"] == 0
+    assert ahead.sentence().startswith("This is no result")
+    assert "on 1 of 1 the audit did not pass (the position over bar" in ahead.sentence()
+    assert "there was too little evidence (0.31 years out of sample; 1 is needed)" in ahead.sentence()
+    assert "0.0 %" not in ahead.sentence()
+    assert (ahead.fees, ahead.grids["Momentum"]["n_bars"]) == ({"Momentum": 0.0005}, [5, 10])
 
 
 def test_one_that_fails_everywhere_is_insufficient(own):
     found = certify([OwnStrategy.of(own("Fails"), {"n_bars": [5, 10]})], ("null",), n_sets=1, market=SHORT, draws=FEW)
     assert found.counts[0].words["INSUFFICIENT"] == 1
-    assert "On 100 % it says INSUFFICIENT" in found.sentence()
+    assert "on 1 of 1 there was too little evidence (all 2 trials failed" in found.sentence()
 
 
 @pytest.mark.parametrize(

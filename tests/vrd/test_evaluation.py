@@ -42,7 +42,7 @@ def test_trials_that_fail_are_kept_with_their_reason(bars):
 
 
 def test_a_search_of_which_nothing_is_left_is_refused(bars):
-    with pytest.raises(DataError, match=r"all 1 trials failed, the first, .*, with DataError: positions have shape"):
+    with pytest.raises(DataError, match=r"the only trial failed, .*, with DataError: positions have shape"):
         run_trials(bars, Positions(lambda bars, parameters: np.ones(3)), [{}])
     with pytest.raises(DataError, match="the grid of parameters is empty"):
         run_trials(bars, Positions(moving_average), [])

@@ -10,7 +10,7 @@ from qml_plugin.errors import DataError
 from qml_plugin.stats.nulls import insufficient, judged
 from qml_plugin.stats.overfitting import SuperiorAbility
 from qml_plugin.vrd.costs import cost_stress
-from qml_plugin.vrd.gates import GATES, AuditFinding, Findings, Gate, Significance, judge, verdict_of
+from qml_plugin.vrd.gates import GATES, AuditFinding, Findings, Gate, Significance, judge, verdict_of, warnings_of
 from qml_plugin.vrd.regimes import by_regime
 from qml_plugin.vrd.sensitivity import plateau
 from qml_plugin.vrd.thresholds import Thresholds, load_thresholds
@@ -113,6 +113,7 @@ def test_what_is_missing_never_passes(good, lost):
         ({"audit": AuditFinding("leak", "saw the future")}, "audit", "FAIL", "REJECT", "saw the future"),
         ({"audit": AuditFinding("refused", "unstable")}, "audit", "INSUFFICIENT", "INSUFFICIENT", "unstable"),
         ({"plateau": plateau([{"a": i} for i in range(3)], np.array([0.0, 1.0, 0.5]))}, "plateau", "FAIL", "CAUTION", "keep 25%"),
+        ({"plateau": plateau([{"a": i} for i in range(3)], np.array([0.495, 1.0, 0.495]))}, "plateau", "FAIL", "CAUTION", "keep 49.5%"),
     ],
 )  # fmt: skip
 def test_each_gate_says_no_for_its_own_reason(good, change, gate, status, word, text):
@@ -170,7 +171,18 @@ def test_a_record_too_short_for_its_own_sharpe_ratio_is_insufficient(good):
     short = walk_of(0.0002, 400)
     gate = judge(replace(good, walk=short), T)[0][0]
     assert gate.status == ("INSUFFICIENT" if short.excess_sharpe > 0 else "PASS")
+    assert (gate.value, gate.threshold) == (gate.numbers["years"], gate.numbers["min_track_record_years"])
+    few = judge(replace(good, walk=walk_of(0.001, 200)), T)[0][0]
+    assert (few.value, few.threshold) == (200 / 252, 1.0)
     assert "too short for a Sharpe ratio" in gate.reason or short.excess_sharpe <= 0
+
+
+def test_a_ratio_too_good_to_be_true_is_warned_of_and_decides_nothing(good):
+    assert warnings_of(good.walk, None) == warnings_of(None, None) == ()
+    walk = replace(good.walk, excess_sharpe=5.1)
+    (warning,) = warnings_of(walk, None)
+    assert "of the excess out of sample of 5.1 is hardly ever real" in warning
+    assert statuses(replace(good, walk=walk)) == statuses(good)
 
 
 def test_a_verdict_needs_every_gate_once():

@@ -30,7 +30,14 @@ def test_any_other_word_is_a_neighbour():
     assert sorted(found.neighbours.tolist()) == [1, 2]
 
 
-@pytest.mark.parametrize(("metric", "reason"), [([-1.0, -2.0, -3.0], "earns nothing"), ([1.0], "0 neighbours")])
+@pytest.mark.parametrize(
+    ("metric", "reason"),
+    [
+        ([-1.0, -2.0, -3.0], "earns nothing"),
+        ([1.0], "0 neighbours"),
+        ([2.0, 1.0], "1 neighbour of the choice was tried; 2 are needed. The choice a=0 stands at the edge"),
+    ],
+)
 def test_without_a_plateau_the_score_is_missing_and_says_why(metric, reason):
     found = plateau([{"a": i} for i in range(len(metric))], np.array(metric))
     assert np.isnan(found.score)

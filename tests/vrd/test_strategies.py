@@ -46,6 +46,7 @@ def test_trials_are_recorded_once_and_counted_with_those_of_others(walk, tmp_pat
     assert len(again.attempts) == 3
     more = validated(MovingAverageCross, walk, registry=url, grid={"fast": [7], "slow": [30]})
     assert more.n_attempts == 3
+    assert more.n_trials_on_bars > found.n_trials_on_bars >= 2
     assert more.attempts[-1].number == len(more.attempts) == 5
 
 

@@ -197,7 +197,7 @@ def test_nothing_to_judge_is_insufficient_with_its_reason(bars, kind):
 def test_returns_that_are_nan_leave_every_gate_insufficient(bars):
     found = validate(bars, Positions(lambda bars, p: np.full(len(bars), np.nan)), [{}], plan=QUICK)
     assert {gate.status for gate in found.gates} == {"INSUFFICIENT"}
-    assert "all 1 trials failed" in found.verdict.sentence
+    assert "the only trial failed" in found.verdict.sentence
 
 
 def test_a_strategy_that_raises_in_one_window_keeps_the_others(bars):
@@ -267,6 +267,9 @@ def test_returns_alone_are_never_enough(tmp_path):
     json.dumps(found.as_dict(), allow_nan=False)
     reasons = {gate.name: gate.reason for gate in found.gates}
     assert reasons["evidence"] == "200 results over 4.0 years; returns alone do not say whether they are out of sample"
+    assert "the Sharpe ratio of the returns is" in reasons["costs"]
+    few = validate_returns(trades[:29], 50.0, costs=np.full(29, 0.001), plan=QUICK)
+    assert next(gate for gate in few.gates if gate.name == "costs").status == "INSUFFICIENT"
     assert reasons["selection"] == "returns alone do not say how many trials led to them"
     with pytest.raises(DataError, match="per_year is 0"):
         validate_returns(trades, 0)
@@ -335,6 +338,9 @@ def test_what_could_not_be_read_again_is_not_kept(tmp_path):
 def test_the_example_of_the_page_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     page = (Path(__file__).parents[2] / "docs" / "vrd.md").read_text()
-    (example,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.M | re.S)
-    exec(compile(example, "vrd.md", "exec"), {})
-    assert "timing" in capsys.readouterr().out
+    (tmp_path / "trades.csv").write_text("exit_at,return_frac\n2024-01-01,0.01\n2024-06-01,-0.01\n2025-01-01,0.02\n")
+    for example, said in zip(
+        re.findall(r"^```python\n(.*?)^```", page, flags=re.M | re.S), ("timing", "3 results"), strict=True
+    ):
+        exec(compile(example, "vrd.md", "exec"), {})
+        assert said in capsys.readouterr().out

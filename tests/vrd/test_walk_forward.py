@@ -103,7 +103,7 @@ def test_windows_that_all_fail_are_refused(bars):
     def position(bars, parameters):
         raise RuntimeError("always")
 
-    with pytest.raises(DataError, match="every window failed, the first with: all 1 trials failed"):
+    with pytest.raises(DataError, match="every window failed, the first with: the only trial failed"):
         walk_forward_rerun(bars, Positions(position), [{}], n_windows=2)
 
 

@@ -19,6 +19,7 @@ from qml_plugin.stats.inference import wilson_interval
 from qml_plugin.vrd.certification.families import Searched
 from qml_plugin.vrd.certification.judging import JUDGES, Draws, judged_set
 from qml_plugin.vrd.certification.worlds import NO_EDGE, Market, check_worlds
+from qml_plugin.vrd.evaluation import Parameters
 from qml_plugin.vrd.gates import GATES
 from qml_plugin.vrd.keeping import as_plain
 from qml_plugin.vrd.thresholds import Thresholds, load_thresholds
@@ -48,7 +49,9 @@ class Count:
 
     ``true_sharpe`` is the mean annual Sharpe ratio that members with a planted edge came to, None without one.
     ``permuted_selection`` is the share that passed selection with the whole search on permuted bars, None where that was
-    not asked for. ``seconds`` of a processor are the median of a set.
+    not asked for. ``seconds`` of a processor are the median of a set. ``lacking`` and ``refused`` are the shares of sets
+    that could not have been called DEPLOY, for want of evidence or because the audit did not pass; each with the reason
+    of the first.
     """
 
     world: str
@@ -61,6 +64,10 @@ class Count:
     true_sharpe: float | None
     pbo: float | None
     seconds: float
+    lacking: float = 0.0
+    lacking_reason: str = ""
+    refused: float = 0.0
+    refused_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,6 +75,7 @@ class Certification:
     """What was counted: a row for each world and family, and for each world over all of its families.
 
     ``no_edge`` counts all worlds without an edge together. ``is_own`` says that a strategy of the user's own was searched.
+    ``fees`` are fractions of what changes hands, ``grids`` the values of each parameter, both by strategy.
     """
 
     counts: tuple[Count, ...]
@@ -80,6 +88,8 @@ class Certification:
     thresholds: Thresholds
     versions: dict[str, str]
     n_trials: dict[str, int] = field(default_factory=dict)
+    fees: dict[str, float] = field(default_factory=dict)
+    grids: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
 
     @property
     def judges(self) -> tuple[str, ...]:
@@ -87,19 +97,33 @@ class Certification:
         return tuple(name for name in JUDGES if name != "permuted" or self.draws.n_permutations)
 
     def sentence(self) -> str:
-        """What was found, in a sentence."""
-        if self.no_edge is None:
+        """What was found, in a sentence; a count that could not have come out otherwise is no result, and it says so."""
+        row = self.no_edge
+        if row is None:
             return "No market without an edge was judged."
-        ours = self.no_edge.shares["ours"]
+        ours = row.shares["ours"]
         whose = "this strategy and its search" if self.is_own else "searches"
-        unknown = self.no_edge.words["INSUFFICIENT"]
+        unknown = row.words["INSUFFICIENT"]
+        if not ours.n_deploy and max(row.refused, row.lacking) > _MUCH_UNKNOWN:
+            why = [
+                f"on {round(share * row.n):,} of {row.n:,} {what} ({reason})"
+                for what, share, reason in (
+                    ("the audit did not pass", row.refused, row.refused_reason),
+                    ("there was too little evidence", row.lacking, row.lacking_reason),
+                )
+                if share > _MUCH_UNKNOWN
+            ]
+            return (
+                f"This is no result: DEPLOY was out of reach of {whose} on too many of the markets without an edge: "
+                f"{', and '.join(why)}. That none was called DEPLOY is no proof that it is safe."
+            )
         rest = (
             f" On {100 * unknown:.0f} % it says INSUFFICIENT: there was too little to judge, which is no proof that it is safe."
             if unknown > _MUCH_UNKNOWN
             else ""
         )
         return (
-            f"Of {self.no_edge.n:,} markets without an edge, {whose} would be called DEPLOY on {ours.n_deploy:,}: "
+            f"Of {row.n:,} markets without an edge, {whose} would be called DEPLOY on {ours.n_deploy:,}: "
             f"{100 * ours.share:.1f} %, and with 95 % confidence between {100 * ours.low:.1f} and {100 * ours.high:.1f} %.{rest}"
         )
 
@@ -191,7 +215,8 @@ def certify(
     return Certification(
         tuple(sorted(counts, key=lambda row: worlds.index(row.world))), _count("no edge", "all", noise) if noise else None,
         any(one.true is None for one in searched), seed, n_sets, market, draws, t, library_versions(),
-        {one.name: len(one.grid) for one in searched},
+        {one.name: len(one.grid) for one in searched}, {one.name: one.fees for one in searched},
+        {one.name: _values(one.grid) for one in searched},
     )  # fmt: skip
 
 
@@ -337,8 +362,20 @@ def _count(world: str, family: str, lines: Sequence[dict[str, Any]]) -> Count:
         {gate: sum(line["gates"][gate] == "PASS" for line in lines) / n for gate in GATES},
         sum(status == "PASS" for status in permuted) / len(permuted) if permuted else None,
         _mean(line["true_sharpe"] for line in lines), _mean(line["pbo"] for line in lines),
-        float(np.median([line["seconds"] for line in lines])),
+        float(np.median([line["seconds"] for line in lines])), *_out_of_reach(lines, "evidence"), *_out_of_reach(lines, "audit"),
     )  # fmt: skip
+
+
+def _out_of_reach(lines: Sequence[dict[str, Any]], gate: str) -> tuple[float, str]:
+    """Share of the sets that this gate could not have let pass, and the reason of the first."""
+    found = [line["out_of_reach"][gate] for line in lines if gate in line.get("out_of_reach", ())]
+    return len(found) / len(lines), found[0] if found else ""
+
+
+def _values(grid: Sequence[Parameters]) -> dict[str, list[Any]]:
+    """Values that were tried, by parameter, in the order in which they came."""
+    names = dict.fromkeys(name for parameters in grid for name in parameters)
+    return {name: list(dict.fromkeys(p[name] for p in grid if name in p)) for name in names}
 
 
 def _mean(values: Iterator[float | None]) -> float | None:

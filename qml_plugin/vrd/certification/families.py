@@ -115,6 +115,8 @@ class Searched(Protocol):
     @property
     def number(self) -> int: ...
     @property
+    def fees(self) -> float: ...
+    @property
     def grid(self) -> tuple[Parameters, ...]: ...
     @property
     def true(self) -> Parameters | None: ...
@@ -131,6 +133,10 @@ class Family:
     kind: int
     grid: tuple[Parameters, ...]
     true: Parameters
+
+    @property
+    def fees(self) -> float:
+        return COST_FRAC
 
     @property
     def number(self) -> int:

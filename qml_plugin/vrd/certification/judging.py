@@ -9,7 +9,7 @@ there are 30 trades and no drawdown beyond 35 %.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ from qml_plugin.stats.sharpe import probabilistic_sharpe_ratio, sharpe_moments
 from qml_plugin.vrd.certification.families import Family, Searched
 from qml_plugin.vrd.certification.worlds import Market, world
 from qml_plugin.vrd.evaluation import Evaluate, Evaluation, Trials, run_trials
-from qml_plugin.vrd.gates import AuditFinding, Findings, judge
+from qml_plugin.vrd.gates import AuditFinding, Findings, Gate, judge
 from qml_plugin.vrd.leakage import audit_positions
 from qml_plugin.vrd.regimes import by_regime, regimes
 from qml_plugin.vrd.sensitivity import plateau
@@ -101,6 +101,7 @@ def judged_set(
         "index": index,
         "verdict": verdict.word,
         "gates": {gate.name: gate.status for gate in gates},
+        "out_of_reach": _out_of_reach(found, gates, t),
         "values": {gate.name: gate.value if np.isfinite(gate.value) else None for gate in gates},
         "naive": "DEPLOY" if naive else "REJECT",
         "classic": "DEPLOY" if classic else "REJECT",
@@ -154,6 +155,18 @@ def _findings(
         missing=missing,
     )
     return found, trials
+
+
+def _out_of_reach(found: Findings, gates: Sequence[Gate], t: Thresholds) -> dict[str, str]:
+    """Why a gate could not have passed whatever was earned: too few trades or years, or an audit that did not pass."""
+    by_name = {gate.name: gate for gate in gates}
+    evidence, why = by_name["evidence"], {}
+    n_trades, years = evidence.numbers.get("n_trades", 0.0), evidence.numbers.get("years", 0.0)
+    if n_trades < t.evidence_min_trades or years < t.evidence_min_years:
+        why["evidence"] = evidence.reason
+    if found.audit is not None and found.audit.verdict != "clean":
+        why["audit"] = by_name["audit"].reason
+    return why
 
 
 def _audit(bars: Any, evaluate: Evaluate, searched: Searched, trials: Trials, draws: Draws, seed: int) -> AuditFinding:
