@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from pickle import PicklingError
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import cast
 
@@ -183,10 +184,7 @@ class _Reach:
         self._met.setdefault(id(function), (len(self._met), function))
         read: list[object] = []
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-            try:
-                read.append([name, self.of(name, cell.cell_contents)])
-            except ValueError:  # it has no value yet
-                read.append([name])
+            read.append([name, self.of(name, cell.cell_contents)] if cell != CellType() else [name])  # no value yet
         for name in sorted(_globals_of(function.__code__) & function.__globals__.keys()):
             read.append([name, self.of(name, function.__globals__[name])])
         defaults = [self.of("its defaults", value) for value in function.__defaults__ or ()]
@@ -203,7 +201,9 @@ class _Reach:
             reduced = (reduced,) if isinstance(reduced, str) else reduced
             parts = [list(one) if isinstance(one, Iterator) else one for one in reduced]
             return ["object", *(self.of(name, part) for part in parts)]
-        except (TypeError, AttributeError, RecursionError) as error:
+        except DataError:  # of a part of it
+            raise
+        except (TypeError, ValueError, AttributeError, RecursionError, PicklingError) as error:
             raise DataError(
                 f"{self._root} reads {name!r}, a {type(value).__qualname__}, of which nothing tells one state from another "
                 f"({type(error).__name__}: {error}), so its results could not be told apart. Give it as text or numbers, or "
@@ -233,8 +233,10 @@ def _is_bound(value: object) -> bool:
 
 @cache
 def _is_library(name: str | None) -> bool:
+    if name == "__main__":  # what is called so in a worker is not the script that began the search
+        return False
     top = str(name).partition(".")[0]
-    if top in sys.stdlib_module_names - {"__main__"} or top == "qml_plugin":
+    if top in sys.stdlib_module_names or top == "qml_plugin":
         return True
     file = getattr(sys.modules.get(str(name)), "__file__", None) or ""
     return bool({"site-packages", "dist-packages"} & set(Path(file).parts))

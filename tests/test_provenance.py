@@ -249,6 +249,30 @@ def test_a_function_that_reads_what_cannot_be_told_apart_is_refused():
         plain(reading(above=[threading.Lock()]))
 
 
+class Unwilling:
+    def __reduce_ex__(self, protocol):
+        raise ValueError("not to be had")
+
+
+@pytest.mark.parametrize("held", [threading.Lock(), [Unwilling()]])
+def test_what_a_function_encloses_is_refused_in_the_same_way(held):
+    def holds():
+        return held
+
+    with pytest.raises(DataError, match=r"holds reads 'held', an? \w+, of which nothing tells one state from another"):
+        plain(holds)
+
+
+def test_a_function_of_a_script_is_told_by_its_code_where_another_script_is_run(monkeypatch):
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "/x/site-packages/loky/worker.py", raising=False)
+    provenance._is_library.cache_clear()
+    helper, other = (FunctionType((lambda x: x).__code__, {"__name__": "__main__"}) for _ in range(2))
+    other.__code__ = (lambda x: x + 1).__code__
+    assert helper.__module__ == other.__module__ == "__main__"
+    assert helper.__qualname__ == other.__qualname__
+    assert plain(reading(above=helper)) != plain(reading(above=other))
+
+
 # Libraries and source
 
 
