@@ -114,7 +114,9 @@ def test_a_walk_is_repeatable(hourly, hourly_entries, first_walk):
 def test_contributions_name_the_inputs_and_come_largest_first(hourly, hourly_entries, model):
     known = noise(150, known_until=hourly_entries[0].known_at)
     known.features[:, 3] += np.where(known.is_win, 2, -2)
-    explained = decisions(walk(hourly, hourly_entries[:12], known, Policy(mode="shadow", model=model)))
+    policy = Policy(mode="shadow", model=model)
+    explained = decisions(walk(hourly, hourly_entries[:12], known, policy))
+    assert explained == decisions(walk(hourly, hourly_entries[:12], known, policy)), "a walk is repeatable"
     for decision in explained:
         assert decision.model == model
         assert CATALOGUE.names[3] in dict(decision.contributions)
