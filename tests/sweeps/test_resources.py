@@ -198,7 +198,7 @@ def test_a_disk_that_is_full_or_read_only_at_the_start_is_refused_with_a_sentenc
     [
         (lambda bars: bars.iloc[:1], "1 bars are too few"),
         (lambda bars: bars.iloc[[0, 1, 2, 2, *range(3, 160)]], r"duplicate time at row 3 \(2020-01-01 02:00:00"),
-        (lambda bars: {"A": bars, "B": bars.iloc[:0]}, "are too few|no bars|empty"),
+        (lambda bars: {"A": bars, "B": bars.iloc[:0]}, "bars are empty"),
     ],
 )
 def test_bars_that_are_none_are_refused_before_anything_is_run(bars, tmp_path, change, message):
