@@ -17,7 +17,7 @@ from tests.conftest import random_walk
 from tests.memory.conftest import EAGER
 from tests.memory.worlds import cross_entries, make_bars, make_entry, snapshot
 
-POLICY = Policy(mode="gate", requirements=EAGER, on_abstain="fail_open")
+POLICY = Policy(mode="gate", model="logistic", requirements=EAGER, on_abstain="fail_open")
 FUTURE_FROM_BAR = 370
 RULE = BarrierRule(max_bars=8)
 
@@ -106,7 +106,7 @@ def test_another_future_of_one_series_changes_no_decision_before_it(together):
     changed["B"] = another_future(changed["B"], FUTURE_FROM_BAR)
     now = int(changed["B"].known_at[FUTURE_FROM_BAR])
     other = walk_together(changed)
-    n_before, n_other = 0, 0
+    n_before, n_explained, n_other = 0, 0, 0
     for symbol in ("A", "C"):
         for pattern in together[symbol].patterns():
             mine, theirs = (m[symbol].decisions[pattern.pattern_id] for m in (together, other))
@@ -114,9 +114,11 @@ def test_another_future_of_one_series_changes_no_decision_before_it(together):
                 assert mine == theirs
                 assert repr(mine) == repr(theirs), "bit for bit, contributions too"
                 n_before += mine.confidence is not None
+                n_explained += len(mine.contributions) > 0
             else:
                 n_other += mine != theirs
     assert n_before > 15
+    assert n_explained > 0
     assert n_other > 3, "later decisions do depend on it"
 
 
