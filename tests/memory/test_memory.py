@@ -123,6 +123,7 @@ def test_contributions_name_the_inputs_and_come_largest_first(hourly, hourly_ent
         names, sizes = zip(*decision.contributions, strict=True)
         assert set(names) <= {*CATALOGUE.names, "entry_side", *NEIGHBOUR_FEATURES}
         assert len(set(names)) == len(names) <= 8
+        assert len(names) == 8 or model == "xgboost", "trees may use fewer"
         assert all(sizes)
         assert list(np.abs(sizes)) == sorted(np.abs(sizes), reverse=True)
 
