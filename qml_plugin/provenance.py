@@ -85,6 +85,12 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
+def changed_library(versions: Mapping[str, str]) -> tuple[str, str, str | None] | None:
+    """The first library that is not of the version it was, with that one and today's; None where all are."""
+    now = library_versions()
+    return next(((name, old, now.get(name)) for name, old in versions.items() if now.get(name) != old), None)
+
+
 def plain(value: object) -> object:
     """A value as JSON can hold it, the same text for the same value in every process.
 

@@ -12,19 +12,19 @@ import typer
 
 from qml_plugin.cli.terminal import (
     ProgressLine,
+    check_files,
     inert,
     look_in_current_folder,
     print_table,
+    refusing,
     say,
     telling_of_compilation,
     writing,
 )
-from qml_plugin.errors import QmlError
 
 if TYPE_CHECKING:
     from qml_plugin.audit import AuditReport, SelfTest
 
-_REFUSED = 2
 _OF_THE_AUDIT = {"subject", "data", "n_cuts", "seed", "tolerance", "is_gated", "on_step"}
 
 
@@ -57,9 +57,8 @@ def audit(
         raise typer.BadParameter("give a STRATEGY, or --self-test alone.")
     if self_test and (html is not None or parameter or host or ignore or registry):
         raise typer.BadParameter("--self-test takes --data, --cuts, --seed and --json only.")
-    try:
-        for file in (html, json_file):
-            _check_folder(file)
+    with refusing(context):
+        check_files(html, json_file)
         if strategy is None:
             code = _self_test(data, cuts, seed, json_file)
         else:
@@ -71,11 +70,6 @@ def audit(
             code = _audit(
                 strategy, data, {"n_cuts": cuts, "seed": seed, "tolerance": tolerance, **options}, html, json_file
             )
-    except QmlError as error:
-        if context.find_root().params.get("debug"):
-            raise
-        sys.stderr.write(inert(f"qml: {error}\n", keep="\n\t"))
-        code = _REFUSED
     raise typer.Exit(code)
 
 
@@ -202,11 +196,3 @@ def _write_json(content: dict[str, Any], path: Path | None) -> None:
     elif path is not None:
         with writing(path):
             path.write_text(text + "\n", encoding="utf-8")
-
-
-def _check_folder(path: Path | None) -> None:
-    """Refuse before the work what could not be written after it."""
-    from qml_plugin.features.table import check_folder
-
-    if path is not None and str(path) != "-":
-        check_folder(path)

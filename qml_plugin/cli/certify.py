@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,21 +10,23 @@ import typer
 
 from qml_plugin.cli.terminal import (
     ProgressLine,
+    check_files,
     inert,
     look_in_current_folder,
     number,
     percent,
     print_table,
+    refusing,
     say,
     telling_of_compilation,
     writing,
 )
-from qml_plugin.errors import DataError, QmlError
+from qml_plugin.errors import DataError
 
 if TYPE_CHECKING:
     from qml_plugin.vrd.certification import Certification, Count, Market, Searched, Share
 
-_REFUSED, _INTERRUPTED = 2, 130
+_INTERRUPTED = 130
 _SETS, _OWN_SETS = 20, 60
 _WORLDS = "null,drift,real,edge2"
 _JUDGES = {"ours": "qml vrd", "naive": "best PSR", "classic": "classic recipe", "permuted": "qml vrd, permuted"}
@@ -76,17 +77,13 @@ def certify(
         raise typer.BadParameter(f"--permutations {permutations} cannot reach p = 0.05. Use 19 or more.")
     look_in_current_folder()
     try:
-        _check_folders(html, json_file)
-        found = _counted(
-            strategy, _names(worlds), _names(families), sets, seed, jobs, permutations, grid, fees, symbol, timeframe, data,
-            config, out, seconds, table,
-        )  # fmt: skip
-        _tell(found, html, json_file)
-    except QmlError as error:
-        if context.find_root().params.get("debug"):
-            raise
-        sys.stderr.write(inert(f"qml: {error}\n", keep="\n\t"))
-        raise typer.Exit(_REFUSED) from None
+        with refusing(context):
+            check_files(html, json_file)
+            found = _counted(
+                strategy, _names(worlds), _names(families), sets, seed, jobs, permutations, grid, fees, symbol, timeframe, data,
+                config, out, seconds, table,
+            )  # fmt: skip
+            _tell(found, html, json_file)
     except KeyboardInterrupt:
         typer.echo("interrupted; finished sets are kept, and the same command goes on from there", err=True)
         raise typer.Exit(_INTERRUPTED) from None
@@ -184,12 +181,3 @@ def _share(row: Count, judge: str) -> str:
 
 def _names(given: list[str] | None) -> list[str]:
     return [name.strip() for text in given or () for name in text.split(",") if name.strip()]
-
-
-def _check_folders(*paths: Path | None) -> None:
-    """Refuse before the work what could not be written after it."""
-    from qml_plugin.features.table import check_folder
-
-    for path in paths:
-        if path is not None and str(path) != "-":
-            check_folder(path)

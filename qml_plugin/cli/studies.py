@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qml_plugin.cli.sweeps import _interruptible
 from qml_plugin.cli.terminal import (
     DEFAULT_DB,
     AsJson,
     Db,
     inert,
+    interruptible,
     look_in_current_folder,
     number,
     print_table,
@@ -135,7 +135,7 @@ def _carry_out(file: Path, jobs: int, out: Path | None, db: str, *, is_resumed: 
     folder = _folder(description, out)
     if is_afresh and folder.exists():
         say(f"before    {StudyFolder(folder).move_aside()}")
-    with _interruptible(), telling_of_compilation(), ProgressLine(f"study {description.name}", "parts") as line:
+    with interruptible(), telling_of_compilation(), ProgressLine(f"study {description.name}", "parts") as line:
         try:
             done = run_study(description, folder, registry=db, n_jobs=jobs, resume=is_resumed, progress=line)
         except KeyboardInterrupt:

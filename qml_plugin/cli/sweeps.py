@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import gc
-import signal
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from qml_plugin.cli.terminal import (
+    check_files,
     inert,
+    interruptible,
     look_in_current_folder,
     number,
     percent,
@@ -65,8 +63,8 @@ def sweep(
 
     if out is not None:
         check_target(out, may_replace=True)
-    _check_page(html)
-    with _interruptible(), telling_of_compilation():
+    check_files(html)
+    with interruptible(), telling_of_compilation():
         arguments = _common(strategy, data, grid, options, search, points, jobs)
         result = run(
             *arguments[:3], n_jobs=jobs, backend=backend, resume=resume, search=search, n_points=points, objective=objective, registry=db,
@@ -105,8 +103,8 @@ def walk_forward(
     """
     from qml_plugin.sweeps import walk_forward as run
 
-    _check_page(html)
-    with _interruptible(), telling_of_compilation():
+    check_files(html)
+    with interruptible(), telling_of_compilation():
         arguments = _common(strategy, data, grid, options, search, points, jobs)
         result = run(
             *arguments[:3], train=train, test=test, purge=_bars(purge), warmup=_bars(warmup), anchored=anchored, by=by,
@@ -137,17 +135,6 @@ def walk_forward(
             )
         )
         raise typer.Exit(1)
-
-
-def _check_page(html: Path | None) -> None:
-    """Refuse a page that could not be written in the end, before anything is run."""
-    from qml_plugin.errors import DataError
-    from qml_plugin.features.table import check_folder
-
-    if html is not None:
-        check_folder(html)
-        if html.is_dir():
-            raise DataError(f"{html} is a folder. Name a file in it, such as {html / 'page.html'}.")
 
 
 def _common(
@@ -246,24 +233,3 @@ def _print_sweep(result: SweepResult, given: Mapping[str, Any]) -> None:
         say(inert(f"failed    {point}: {row['error']}"))
     if len(result.failed):
         say(f"{len(result.failed)} points failed and count as not tested; --resume tries them again")
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Within the block SIGTERM stops like Ctrl-C does; both end in a sentence and the usual exit code."""
-    stopped: list[int] = []
-
-    def stop(signum: int, _: FrameType | None) -> None:
-        stopped.append(signum)
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        for note in getattr(error, "__notes__", ["Nothing had been run."])[:1]:
-            typer.echo(f"stopped. {note.replace('resume=True', '--resume')}", err=True)
-        gc.freeze()  # whoever pressed Ctrl-C does not wait for the garbage of all libraries
-        raise typer.Exit(128 + (stopped or [signal.SIGINT])[0]) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)

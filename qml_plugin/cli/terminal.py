@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from qml_plugin.errors import DataError
+from qml_plugin.errors import DataError, QmlError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 DEFAULT_DB = "sqlite:///results/experiments.db"
 Db = Annotated[str, typer.Option("--db", metavar="URL", help="Registry to use.", envvar="QML_DB")]
 _LONGEST_NAME = 48
+_REFUSED = 2
 
 
 class ProgressLine:
@@ -62,6 +66,50 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error}. Choose a folder that exists and has room.") from error
+
+
+def check_files(*files: Path | None) -> None:
+    """Refuse before the work what could not be written after it; - is stdout."""
+    from qml_plugin.features.table import check_folder
+
+    for file in files:
+        if file is not None and str(file) != "-":
+            check_folder(file)
+            if file.is_dir():
+                raise DataError(f"{file} is a folder. Name a file in it, such as {file / 'page.html'}.")
+
+
+@contextmanager
+def refusing(context: typer.Context) -> Iterator[None]:
+    """Within the block an error of ours ends in its sentence and exit code 2, for commands whose code 1 is an answer."""
+    try:
+        yield
+    except QmlError as error:
+        if context.find_root().params.get("debug"):
+            raise
+        sys.stderr.write(inert(f"qml: {error}\n", keep="\n\t"))
+        raise typer.Exit(_REFUSED) from None
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within the block SIGTERM stops like Ctrl-C does; both end in a sentence and the usual exit code."""
+    stopped: list[int] = []
+
+    def stop(signum: int, _: FrameType | None) -> None:
+        stopped.append(signum)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        for note in getattr(error, "__notes__", ["Nothing had been run."])[:1]:
+            typer.echo(f"stopped. {note.replace('resume=True', '--resume')}", err=True)
+        gc.freeze()  # whoever pressed Ctrl-C does not wait for the garbage of all libraries
+        raise typer.Exit(128 + (stopped or [signal.SIGINT])[0]) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def look_in_current_folder() -> None:

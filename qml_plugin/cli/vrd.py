@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,17 +16,17 @@ from qml_plugin.cli.terminal import (
     look_in_current_folder,
     number,
     print_table,
+    refusing,
     say,
     telling_of_compilation,
     writing,
 )
-from qml_plugin.errors import QmlError
 
 if TYPE_CHECKING:
     from qml_plugin.vrd.gates import Gate
     from qml_plugin.vrd.strategies import StrategyValidation
 
-_REFUSED, _NOT_MET, _INTERRUPTED = 2, 1, 130
+_NOT_MET, _INTERRUPTED = 1, 130
 _FAILED = "FAILED"
 _ENOUGH = {"DEPLOY": ("DEPLOY",), "CAUTION": ("DEPLOY", "CAUTION")}
 
@@ -69,22 +68,18 @@ def vrd(
     look_in_current_folder()
     options: dict[str, Any] = {"is_quick": quick, "seed": seed}
     try:
-        if trades is not None:
-            if symbol or data or grid:
-                raise typer.BadParameter("--trades takes no --symbol, --data or --grid.")
-            words = [_of_trades(trades, config, out, options)]
-        else:
-            options |= {"fees": fees, "is_exclusive": exclusive, "registry": db, "n_jobs": jobs}
-            if grid:
-                from qml_plugin.sweeps.points import parse_grid
+        with refusing(context):
+            if trades is not None:
+                if symbol or data or grid:
+                    raise typer.BadParameter("--trades takes no --symbol, --data or --grid.")
+                words = [_of_trades(trades, config, out, options)]
+            else:
+                options |= {"fees": fees, "is_exclusive": exclusive, "registry": db, "n_jobs": jobs}
+                if grid:
+                    from qml_plugin.sweeps.points import parse_grid
 
-                options["grid"] = parse_grid(grid)
-            words = _of_strategy(str(strategy), symbol or [], data or [], timeframe, config, out, options)
-    except QmlError as error:
-        if context.find_root().params.get("debug"):
-            raise
-        sys.stderr.write(inert(f"qml: {error}\n", keep="\n\t"))
-        raise typer.Exit(_REFUSED) from None
+                    options["grid"] = parse_grid(grid)
+                words = _of_strategy(str(strategy), symbol or [], data or [], timeframe, config, out, options)
     except KeyboardInterrupt:
         typer.echo("interrupted; what was done is kept, and the same command goes on from there", err=True)
         raise typer.Exit(_INTERRUPTED) from None

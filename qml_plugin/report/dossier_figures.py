@@ -12,13 +12,14 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from qml_plugin.records import FloatArray
-from qml_plugin.report.figures import BLUE, ORANGE, SLATE, empty_figure
+from qml_plugin.report.figures import BLUE, ORANGE, PALE, SLATE, empty_figure, hover_text
 from qml_plugin.stats.nulls import NullResult
 from qml_plugin.stats.resampling import MonteCarlo
 from qml_plugin.vrd.decay import Decay
 from qml_plugin.vrd.sensitivity import OneAtATime, Surface
 
 MOST_POINTS = 1_200
+_MOST_WRITTEN = 150
 _N_HISTOGRAM = 50
 # By trend and volatility, as the regimes are coded; the stronger tint is the volatile one.
 _REGIME_COLOURS = (
@@ -224,24 +225,36 @@ def surface_figure(surface: Surface) -> go.Figure:
     Draws all rows given.
     """
     z = surface.metric
-    reach = float(np.nanmax(np.abs(z))) if np.isfinite(z).any() else 1.0
-    n_rows, n_columns = z.shape
-    figure = empty_figure(height=min(520, 130 + 34 * n_rows))
-    is_written = n_rows * n_columns <= 150
-    text = [[f"{v:.2f}" if np.isfinite(v) else "" for v in row] for row in z]
-    figure.add_heatmap(
-        x=[escape(str(v)) for v in _short(surface.x_values)], y=[escape(str(v)) for v in _short(surface.y_values)], z=z,
-        zmin=-reach or -1, zmax=reach or 1, xgap=2, ygap=2, showscale=not is_written,
-        colorscale=[[0, "#d46a17"], [0.5, "#eef1f5"], [1, "#2a7ab9"]],
-        text=text if is_written else None, texttemplate="%{text}" if is_written else None, textfont={"size": 11},
-        customdata=surface.best,
-        hovertemplate=(
-            f"{_plain(surface.x_name)} %{{x}}, {_plain(surface.y_name)} %{{y}}<br>mean %{{z:.2f}}, best %{{customdata:.2f}}<extra></extra>"
-        ),
-    )  # fmt: skip
-    figure.update_xaxes(title_text=escape(surface.x_name), type="category", showline=False)
-    figure.update_yaxes(title_text=escape(surface.y_name), type="category")
+    figure = empty_figure(height=min(520, 130 + 34 * len(z)))
+    places = f"{hover_text(surface.x_name)} %{{x}}, {hover_text(surface.y_name)} %{{y}}"
+    columns, rows = ([escape(str(v)) for v in _short(values)] for values in (surface.x_values, surface.y_values))
+    add_map(
+        figure, columns, rows, z, f"{places}<br>mean %{{z:.2f}}, best %{{customdata:.2f}}<extra></extra>", surface.best
+    )
+    figure.update_xaxes(title_text=escape(surface.x_name), showline=False)
+    figure.update_yaxes(title_text=escape(surface.y_name))
     return figure
+
+
+def add_map(
+    figure: go.Figure, columns: Sequence[str], rows: Sequence[str], values: FloatArray, hover: str,
+    customdata: FloatArray | None = None,
+) -> None:  # fmt: skip
+    """Draw a number by row and column, blue above zero and orange below, written in where there is room.
+
+    Names and the template of hover are escaped by the caller; NaN leaves a hole.
+    """
+    reach = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
+    is_written = values.size <= _MOST_WRITTEN
+    text = [[f"{value:.2f}" if np.isfinite(value) else "" for value in row] for row in values]
+    figure.add_heatmap(
+        x=columns, y=rows, z=values, zmin=-reach or -1, zmax=reach or 1, xgap=2, ygap=2, showscale=not is_written,
+        colorscale=[[0, ORANGE], [0.5, PALE], [1, BLUE]], text=text if is_written else None,
+        texttemplate="%{text}" if is_written else None, textfont={"size": 11}, customdata=customdata, hovertemplate=hover,
+        hoverongaps=False,
+    )  # fmt: skip
+    figure.update_xaxes(type="category")
+    figure.update_yaxes(type="category")
 
 
 def moves_figure(moves: Sequence[OneAtATime], centre: float) -> go.Figure:
@@ -331,8 +344,3 @@ def _time_axis(figure: go.Figure, is_time: bool) -> None:
 
 def _short(values: Sequence[Any]) -> list[Any]:
     return [float(f"{v:.4g}") if isinstance(v, float) else v for v in values]
-
-
-def _plain(name: str) -> str:
-    """A name that plotly takes as text, in a template of hover."""
-    return escape(name).replace("%", "&#37;")

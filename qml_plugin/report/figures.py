@@ -16,7 +16,7 @@ from qml_plugin.report import words
 from qml_plugin.report.reliability import ReliabilityBin
 from qml_plugin.report.views import DecisionCard, EntryView, EquityView, FeatureView, PatternView, SetupView
 
-BLUE, ORANGE, SLATE = "#2a7ab9", "#d46a17", "#64748b"
+BLUE, ORANGE, SLATE, PALE = "#2a7ab9", "#d46a17", "#64748b", "#eef1f5"
 _GRID, _INK = "#e5e9ef", "#475569"
 _CLEAR = "rgba(0,0,0,0)"
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
@@ -323,6 +323,11 @@ def distribution_figure(view: FeatureView) -> go.Figure:
     return figure
 
 
+def hover_text(text: str) -> str:
+    """Text from outside that plotly takes as text, in a template of hover."""
+    return escape(text).replace("%", "&#37;")
+
+
 def empty_figure(height: int) -> go.Figure:
     """An empty figure in the page's look."""
     figure = go.Figure(layout=go.Layout(template="none"))
@@ -464,7 +469,7 @@ def _markers(figure: go.Figure, card: EntryView) -> None:
     figure.add_scatter(
         x=[card.exit_row], y=[price], name="exit", mode="markers",
         marker={"symbol": "diamond", "size": 11, "color": colour, "line": {"color": "#ffffff", "width": 1.5}},
-        hovertemplate=escape(words.outcome(card)).replace("%", "&#37;") + "<extra></extra>",
+        hovertemplate=hover_text(words.outcome(card)) + "<extra></extra>",
     )  # fmt: skip
     figure.add_annotation(
         x=card.exit_row, y=price, text="<b>exit</b>", showarrow=False, xanchor="left", xshift=10,

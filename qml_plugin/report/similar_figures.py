@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +9,7 @@ import plotly.graph_objects as go
 
 from qml_plugin.clock import isoformat
 from qml_plugin.report import words
-from qml_plugin.report.figures import BLUE, ORANGE, SLATE, empty_figure
+from qml_plugin.report.figures import BLUE, ORANGE, SLATE, empty_figure, hover_text
 from qml_plugin.report.views import AnswerView, PastView, PathView
 
 _MOVE = "move in the entry's favour (ATR)"
@@ -134,7 +133,7 @@ def _draw_path(figure: go.Figure, past: PastView, path: PathView) -> None:
     """One neighbour: before and after the decision, and the bar at which its outcome became known."""
     colour, dash = (BLUE, "solid") if past.is_win else (ORANGE, "4px,2px")
     told = f"{past.symbol} {past.timeframe}, {isoformat(past.detection_at)}, {words.win_word(past.is_win)}"
-    hover = escape(told).replace("%", "&#37;") + "<br>bar %{x}: %{y:+.2f} ATR<extra></extra>"
+    hover = hover_text(told) + "<br>bar %{x}: %{y:+.2f} ATR<extra></extra>"
     figure.add_scatter(
         x=np.arange(path.first_bar, 1), y=path.before, mode="lines", name="before", hovertemplate=hover,
         line={"color": "rgba(100,116,139,0.55)", "width": 0.8},

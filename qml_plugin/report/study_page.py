@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
-from qml_plugin.records import FloatArray
 from qml_plugin.report.document import Chart, chart, render, write
 from qml_plugin.report.study_figures import matrix_figure, search_figure
 
@@ -69,11 +67,6 @@ class CellView:
     def is_alone(self) -> bool:
         """Whether it says DEPLOY and would not among all cells of the study."""
         return self.verdict == "DEPLOY" and not self.is_discovery
-
-    def number(self, part: str, name: str) -> float:
-        """A number of a record, NaN where there is none."""
-        value = getattr(self, part).get(name)
-        return float("nan") if value is None else float(value)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,7 +149,7 @@ def render_study(view: StudyView) -> str:
         for i, cell in enumerate(searched[:_MOST_SURFACES], 1)
     ]  # fmt: skip
     maps = [
-        _map(view, "sharpe", "Sharpe ratio of the excess, out of sample", lambda cell: cell.number("validation", "excess_sharpe")),
+        _map(view, "sharpe", "Sharpe ratio of the excess, out of sample", lambda cell: cell.validation.get("excess_sharpe")),
         _map(view, "plateau", f"{view.manifest['objective']} at the plateau of the search", _at_plateau),
     ]  # fmt: skip
     return render(
@@ -216,18 +209,15 @@ def _without_times(record: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in record.items() if name != "times"}
 
 
-def _at_plateau(cell: CellView) -> float:
-    best = cell.sweep.get("best") or {}
-    value = best.get("objective")
-    return float("nan") if value is None else float(value)
+def _at_plateau(cell: CellView) -> float | None:
+    return (cell.sweep.get("best") or {}).get("objective")
 
 
-def _map(view: StudyView, chart_id: str, title: str, value: Any) -> Chart | None:
+def _map(view: StudyView, chart_id: str, title: str, value: Callable[[CellView], float | None]) -> Chart | None:
     """A number by strategy and market; None where no cell has it."""
-    found: dict[tuple[str, str], float] = {(cell.strategy, cell.market): value(cell) for cell in view.cells}
+    found = {(cell.strategy, cell.market): value(cell) for cell in view.cells}
     rows, columns = view.strategies, view.markets
-    values: FloatArray = np.array([[found.get((row, column), np.nan) for column in columns] for row in rows])
+    values = np.array([[found.get((row, column)) for column in columns] for row in rows], dtype=np.float64)
     if not np.isfinite(values).any():
         return None
-    figure: go.Figure = matrix_figure(rows, columns, values, title)
-    return chart(chart_id, title, figure)
+    return chart(chart_id, title, matrix_figure(rows, columns, values, title))

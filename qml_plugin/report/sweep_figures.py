@@ -12,11 +12,10 @@ import plotly.graph_objects as go
 
 from qml_plugin.records import FloatArray
 from qml_plugin.report.dossier_figures import thinned
-from qml_plugin.report.figures import BLUE, ORANGE, SLATE, empty_figure
+from qml_plugin.report.figures import BLUE, ORANGE, PALE, SLATE, empty_figure, hover_text
 
 _MOST_WRITTEN = 150
 _N_HISTOGRAM = 40
-_PALE = "#eef1f5"
 _BAND, _SHADE, _FAILED = "rgba(42,122,185,0.16)", "rgba(100,116,139,0.10)", "rgba(212,106,23,0.20)"
 # The first of the points that are marked, and the second; a white rim keeps them apart from any ground.
 _MARKS = ({"symbol": "circle-open", "size": 22}, {"symbol": "diamond-open", "size": 17})
@@ -55,8 +54,8 @@ def heat_map_figure(
     n_rows, n_columns = z.shape
     is_written = n_rows * n_columns <= _MOST_WRITTEN and n_columns <= 12
     figure = empty_figure(height=min(560, 130 + 36 * n_rows))
-    x_name, y_name = _plain(str(values.columns.name)), _plain(str(values.index.name))
-    hover = f"{y_name} %{{y}}, {x_name} %{{x}}<br>{_plain(name)} %{{z:.4g}}"
+    x_name, y_name = hover_text(str(values.columns.name)), hover_text(str(values.index.name))
+    hover = f"{y_name} %{{y}}, {x_name} %{{x}}<br>{hover_text(name)} %{{z:.4g}}"
     figure.add_heatmap(
         x=columns, y=rows, z=z, xgap=2, ygap=2, showscale=not is_written, **_colours(z),
         colorbar={"thickness": 12, "outlinewidth": 0, "tickfont": {"color": SLATE}},
@@ -125,7 +124,7 @@ def profile_figure(
     figure.add_scatter(
         x=x, y=mean, mode="lines+markers" if is_ordered else "markers", line={"color": BLUE, "width": 1.8},
         marker={"size": 7, "color": BLUE}, name=escape(name), connectgaps=False,
-        hovertemplate=f"{_plain(str(values.index.name))} %{{x}}<br>{_plain(name)} %{{y:.4g}}<extra></extra>",
+        hovertemplate=f"{hover_text(str(values.index.name))} %{{x}}<br>{hover_text(name)} %{{y:.4g}}<extra></extra>",
     )  # fmt: skip
     known = np.append(mean, low)[np.isfinite(np.append(mean, low))]
     foot = float(known.min()) if len(known) else 0.0
@@ -135,7 +134,7 @@ def profile_figure(
             x=[value for value, failed in zip(x, is_failed, strict=True) if failed], y=[foot] * int(is_failed.sum()),
             mode="markers", name="failed", marker={"symbol": "x", "size": 10, "color": ORANGE},
             customdata=values["n_failed"].to_numpy()[is_failed],
-            hovertemplate=f"{_plain(str(values.index.name))} %{{x}}<br>%{{customdata}} failed<extra></extra>",
+            hovertemplate=f"{hover_text(str(values.index.name))} %{{x}}<br>%{{customdata}} failed<extra></extra>",
         )  # fmt: skip
     for (what, value), style in zip((marks or {}).items(), _MARKS, strict=False):
         at_row = _place(values.index, value)
@@ -327,11 +326,6 @@ def _colours(z: FloatArray) -> dict[str, Any]:
         low, high = low - (abs(low) or 1.0), high + (abs(high) or 1.0)
     if low < 0 < high:
         reach = max(-low, high)
-        return {"zmin": -reach, "zmax": reach, "colorscale": [[0, ORANGE], [0.5, _PALE], [1, BLUE]]}
-    scale = [[0, _PALE], [1, BLUE]] if low >= 0 else [[0, ORANGE], [1, _PALE]]
+        return {"zmin": -reach, "zmax": reach, "colorscale": [[0, ORANGE], [0.5, PALE], [1, BLUE]]}
+    scale = [[0, PALE], [1, BLUE]] if low >= 0 else [[0, ORANGE], [1, PALE]]
     return {"zmin": low, "zmax": high, "colorscale": scale}
-
-
-def _plain(name: str) -> str:
-    """A name that plotly takes as text, in a template of hover."""
-    return escape(name).replace("%", "&#37;")

@@ -164,13 +164,8 @@ def _refuse_if_taken(
             f"the study {manifest['name']} was begun in {folder.path}. Go on with it: qml study resume {description.file.name}; "
             "or begin again with --afresh, which moves what is there aside."
         )
-    changed = {
-        name: (old, provenance.library_versions().get(name))
-        for name, old in manifest["versions"].items()
-        if provenance.library_versions().get(name) != old
-    }
-    if changed:
-        name, (old, new) = next(iter(changed.items()))
+    if changed := provenance.changed_library(manifest["versions"]):
+        name, old, new = changed
         raise DataError(
             f"what is done was computed with {name} {old}, and this is {new}: one page would mix the two. Install what it was, "
             "or begin again with --afresh."
@@ -214,7 +209,7 @@ def _take_stock(course: _Course) -> None:
 @contextmanager
 def _at_work(course: _Course, run: Run) -> Iterator[None]:
     """Within the block the manifest and the registry say that the study runs; afterwards, how it ended."""
-    course.folder.write_manifest({**course.manifest, "status": "running"})
+    course.folder.claim({**course.manifest, "status": "running"})
     course.registry.start_run(run)
     error: BaseException | None = None
     try:

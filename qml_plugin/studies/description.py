@@ -111,12 +111,10 @@ def read_description(path: Path | str) -> Description:
         file is not there. The message names the key.
     """
     root = read_yaml(Path(path).absolute()).mapping(TOP, ("strategies", "markets"))
-    name = root.get("name", root.file.stem).text(100)
-    if not _NAME.fullmatch(name):
-        root.get("name", name).refused("It names a folder: use letters, digits, dots, dashes and underscores.")
+    name = _name(root.get("name", root.file.stem))
     strategies = _strategies(root["strategies"])
     markets = tuple(one for node in root["markets"].items() for one in _markets(node))
-    _refuse_twice(markets)
+    _refuse_twice(root.file.name, markets)
     gate, gate_grid = _gate(root.get("gate", {}))
     host = _host(root.get("host", {}))
     seed = root.get("seed", 0).whole(0, 2**32 - 1)
@@ -140,6 +138,13 @@ def read_description(path: Path | str) -> Description:
     return found
 
 
+def _name(node: Node) -> str:
+    name = node.text(100)
+    if not _NAME.fullmatch(name):
+        node.refused("It names a folder: use letters, digits, dots, dashes and underscores.")
+    return name
+
+
 def _strategies(node: Node) -> tuple[StrategyEntry, ...]:
     found = [_strategy(one) for one in node.items()]
     for place, entry in enumerate(found):
@@ -153,9 +158,7 @@ def _strategies(node: Node) -> tuple[StrategyEntry, ...]:
 def _strategy(node: Node) -> StrategyEntry:
     node.mapping(("strategy", "name", "grid", "fixed"), ("strategy", "grid"))
     cls = _class_of(node["strategy"])
-    name = node.get("name", cls.__name__).text(100)
-    if not _NAME.fullmatch(name):
-        node.get("name", name).refused("It names a folder: use letters, digits, dots, dashes and underscores.")
+    name = _name(node.get("name", cls.__name__))
     grid, fixed = node["grid"].mapping(), node.get("fixed", {}).mapping()
     if not grid.names():
         grid.refused("It must name at least one parameter with values to try, such as fast: [10, 20].")
@@ -262,13 +265,14 @@ def _file(node: Node, **names: str) -> Path:
     return file
 
 
-def _refuse_twice(markets: tuple[MarketEntry, ...]) -> None:
+def _refuse_twice(file_name: str, markets: tuple[MarketEntry, ...]) -> None:
     seen: set[str] = set()
     for market in markets:
         place = folder_name(market.symbol, market.timeframe)
         if place in seen:
             raise DataError(
-                f"{market.at}: {market.symbol} {market.timeframe} comes twice, or differs from another market in signs only."
+                f"{file_name}: {market.at}: {market.symbol} {market.timeframe} comes twice, or differs from another market in "
+                "signs only."
             )
         seen.add(place)
 

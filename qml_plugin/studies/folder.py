@@ -29,6 +29,12 @@ class StudyFolder:
     def cell(self, name: str) -> Path:
         return self.path / "cells" / name
 
+    def claim(self, manifest: Mapping[str, Any]) -> None:
+        """Write the manifest of a study that begins; DataError where another process was faster."""
+        if (there := self.read_manifest()) is not None:
+            self.refuse_if_at_work(there)
+        self.write_manifest(manifest)
+
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         _replace(self.path / "manifest.json", {"version": VERSION, **manifest})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import pandas as pd
 from qml_plugin import provenance
 from qml_plugin.adapters import cells
 from qml_plugin.adapters.backtesting_py import bundled_data
-from qml_plugin.adapters.recorded_run import Start
+from qml_plugin.adapters.recorded_run import Start, now_us
 from qml_plugin.bars import Bars, bars_from_frame, read_bars
 from qml_plugin.errors import DataError, QmlError
 from qml_plugin.features import CATALOGUE
@@ -68,7 +67,7 @@ class Job:
 
 def run_job(kind: str, job: Job, n_jobs: int = 1, tell: Callable[[str], None] | None = None) -> dict[str, Any]:
     """Run a part, and give its record; what a strategy does wrong is recorded, and never raised."""
-    began = time.time_ns() // 1000
+    began = now_us()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -77,7 +76,7 @@ def run_job(kind: str, job: Job, n_jobs: int = 1, tell: Callable[[str], None] | 
         except (Exception, SystemExit) as error:  # noqa: BLE001  a strategy is foreign code: its cell fails, not the study
             record = {"status": "failed", "error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
     said = {str(one.message) for one in caught if issubclass(one.category, (UserWarning, RuntimeWarning))}
-    return record | {"warned": sorted(said), "times": {"started_at": began, "finished_at": time.time_ns() // 1000}}
+    return record | {"warned": sorted(said), "times": {"started_at": began, "finished_at": now_us()}}
 
 
 def load_frame(symbol: str, file: Path | None, last_bars: int | None) -> pd.DataFrame:

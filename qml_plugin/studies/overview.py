@@ -78,10 +78,9 @@ def _part(kept: StudyFolder, cell: str, part: str, part_id: str, is_running: boo
 
 def _view(manifest: Mapping[str, Any], parts: list[dict[str, dict[str, Any]]], status: str) -> StudyView:
     parts = parts or [dict.fromkeys(PARTS, _NOTHING) for _ in manifest["cells"]]
-    tried = [record["validation"]["status"] == "done" for record in parts]
     p = np.array([_p_value(record["validation"]) for record in parts])
     positive, anyhow = np.full(len(p), np.nan), np.full(len(p), np.nan)
-    is_tried = np.array(tried, dtype=np.bool_)
+    is_tried = np.array([record["validation"]["status"] == "done" for record in parts], dtype=np.bool_)
     if is_tried.any():
         positive[is_tried] = false_discovery_p_values(p[is_tried])
         anyhow[is_tried] = false_discovery_p_values(p[is_tried], dependence="any")

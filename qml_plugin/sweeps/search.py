@@ -635,13 +635,8 @@ def resumed(folder: Folder, is_resumed: bool) -> dict[str, Any] | None:
         return None
     folder.refuse_if_at_work(manifest)
     if is_resumed:
-        changed = {
-            name: (old, provenance.library_versions().get(name))
-            for name, old in manifest["versions"].items()
-            if provenance.library_versions().get(name) != old
-        }
-        if changed:
-            name, (old, new) = next(iter(changed.items()))
+        if changed := provenance.changed_library(manifest["versions"]):
+            name, old, new = changed
             raise DataError(
                 f"the points that finished were computed with {name} {old}, and this is {new}: one table would mix the two. "
                 "Install what it was, or sweep again without resume."

@@ -15,6 +15,7 @@ from qml_plugin import PatternRegistry
 from qml_plugin.errors import DataError
 from qml_plugin.report.study_page import render_study, write_study
 from qml_plugin.studies import read_description, run_study, study_page
+from qml_plugin.studies.folder import StudyFolder
 from qml_plugin.sweeps.loky_workers import LokyWorker
 from tests.studies.conftest import TINY
 
@@ -101,6 +102,9 @@ def test_a_killed_study_that_is_gone_on_with_equals_one_that_was_not(tiny, whole
     assert (view.status, view.cells[0].status, view.cells[1].status) == ("running", "running", "searched")
     with pytest.raises(DataError, match=rf"process {process.pid} is at this study"):
         run_study(study, folder, registry=url, resume=True)
+    kept = StudyFolder(folder)
+    with pytest.raises(DataError, match=rf"process {process.pid} is at this study"):
+        kept.claim(kept.read_manifest())  # as one would that had looked a moment before
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
     view = study_page(study, folder)
