@@ -26,6 +26,7 @@ from qml_plugin.studies.folder import PARTS, StudyFolder
 from qml_plugin.studies.job import Job, run_job, with_fixed
 from qml_plugin.studies.plan import Cell, cells_of
 from qml_plugin.sweeps.failures import words_of
+from qml_plugin.sweeps.folder import changed_library
 from qml_plugin.sweeps.loky_workers import LokyWorker
 from qml_plugin.sweeps.progress import Progress
 from qml_plugin.sweeps.search import record_end
@@ -164,13 +165,8 @@ def _refuse_if_taken(
             f"the study {manifest['name']} was begun in {folder.path}. Go on with it: qml study resume {description.file.name}; "
             "or begin again with --afresh, which moves what is there aside."
         )
-    changed = {
-        name: (old, provenance.library_versions().get(name))
-        for name, old in manifest["versions"].items()
-        if provenance.library_versions().get(name) != old
-    }
-    if changed:
-        name, (old, new) = next(iter(changed.items()))
+    if (changed := changed_library(manifest)) is not None:
+        name, old, new = changed
         raise DataError(
             f"what is done was computed with {name} {old}, and this is {new}: one page would mix the two. Install what it was, "
             "or begin again with --afresh."

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from qml_plugin import provenance
-from qml_plugin.adapters.vectorbt import GatedSignals
+from qml_plugin.adapters.vectorbt import GatedSignals, level_names
 from qml_plugin.adapters.vectorbt_portfolio import METRICS
 from qml_plugin.errors import DataError
 from qml_plugin.processes import Process
@@ -90,13 +90,10 @@ def _grid_of_columns(gated: GatedSignals) -> tuple[Grid, dict[tuple[int, Places]
     symbols = list(dict.fromkeys(found))
     values: dict[str, list[Any]] = {}
     codes: dict[str, list[int]] = {}
-    for level in range(labels.nlevels):
+    for level, name in enumerate(level_names(labels)):
         of_level = labels.get_level_values(level)
         if len(symbols) > 1 and list(of_level) == found:
             continue
-        name = str(labels.names[level] if labels.names[level] is not None else f"column_{level}")
-        if labels.nlevels == 1 and labels.names[0] is None:
-            name = "column"
         if name in values or name in (*RESERVED, *MEMORY_METRICS, *METRICS):
             raise DataError(f"a level of the columns is called {name!r}, which the table has already. Rename it.")
         places, uniques = pd.factorize(of_level)

@@ -18,6 +18,7 @@ import pandas as pd
 
 from qml_plugin.errors import DataError, QmlError
 from qml_plugin.processes import Process
+from qml_plugin.provenance import library_versions
 
 _TABLES = ("trades", "equity")
 VERSION = 1
@@ -142,6 +143,13 @@ def manifest_in(folder: Path, version: int, again: str) -> dict[str, Any] | None
             f"{file} is of version {manifest.get('version')!r}, this program writes {version}. Move the folder away and {again}."
         )
     return manifest
+
+
+def changed_library(manifest: Mapping[str, Any]) -> tuple[str, str, str | None] | None:
+    """A library that is not of the version that a manifest names: its name, that version, and the one that is here."""
+    here = library_versions()
+    changed = ((name, old, here.get(name)) for name, old in manifest["versions"].items())
+    return next(((name, old, new) for name, old, new in changed if new != old), None)
 
 
 def moved_aside(path: Path) -> Path:

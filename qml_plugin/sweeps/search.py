@@ -30,7 +30,7 @@ from qml_plugin.records import Run
 from qml_plugin.registry import PatternRegistry
 from qml_plugin.sweeps.backends import backend_of
 from qml_plugin.sweeps.failures import words_of
-from qml_plugin.sweeps.folder import Folder, home_of, writing
+from qml_plugin.sweeps.folder import Folder, changed_library, home_of, writing
 from qml_plugin.sweeps.points import Grid, Places
 from qml_plugin.sweeps.points import shown as shown_value
 from qml_plugin.sweeps.pooling import POOLED
@@ -416,11 +416,9 @@ def _carried_out(course: _Course, how: How, hosts: Mapping[str, Any]) -> SweepRe
 
     crew = Crew(how.backend, how.time_limit_s, how.retries, tick)
     done: list[Places] = []
-    before = MarketFeatures.n_passes
-    n_passes, n_run = 0, 0
+    n_passes, n_run, n_failed = 0, 0, 0
 
     def told() -> None:
-        n_failed = sum(record["status"] == "failed" for record in course.records.values())
         tell(len(course.records), n_all * len(course.markets), f"{n_failed} failed" if n_failed else "")
 
     with line or nullcontext(), _shared(course) as plan_of, crew.at_work():
@@ -433,9 +431,11 @@ def _carried_out(course: _Course, how: How, hosts: Mapping[str, Any]) -> SweepRe
             if waiting:
 
                 def finished(at: int, record: dict[str, Any], waiting: Sequence[Sequence[Point]] = waiting) -> None:
+                    nonlocal n_failed
                     for own, point in enumerate(waiting[at]):
                         kept = record["records"][own] if "records" in record else record
                         if kept["status"] == "failed":
+                            n_failed += 1
                             kept = keep_failure(course.folder, asked.registry, point.run, kept["error"])
                         course.records[point.run.run_id] = kept
                     told()
@@ -656,13 +656,8 @@ def resumed(folder: Folder, is_resumed: bool) -> dict[str, Any] | None:
         return None
     folder.refuse_if_at_work(manifest)
     if is_resumed:
-        changed = {
-            name: (old, provenance.library_versions().get(name))
-            for name, old in manifest["versions"].items()
-            if provenance.library_versions().get(name) != old
-        }
-        if changed:
-            name, (old, new) = next(iter(changed.items()))
+        if (changed := changed_library(manifest)) is not None:
+            name, old, new = changed
             raise DataError(
                 f"the points that finished were computed with {name} {old}, and this is {new}: one table would mix the two. "
                 "Install what it was, or sweep again without resume."
