@@ -42,7 +42,7 @@ def run_pooled(
     runs: Mapping[str, Run],
     objective: str | Callable[[pd.Series], float],
 ) -> dict[str, Finished]:
-    """Run one point on several symbols; what each leaves for the registry waits for its ``memory.commit()``.
+    """Run one point on several symbols; what each leaves for the registry is its ``memory.batch()``.
 
     backtesting.py runs one series from end to end, so each symbol has a thread, of which one runs at any moment. Between
     its entries a symbol needs nothing of the others, so it runs on to its next entry and waits there until no other

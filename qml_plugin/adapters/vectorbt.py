@@ -612,11 +612,15 @@ class GatedSignals:
 def label_params(label: Hashable, labels: pd.Index) -> dict[str, object]:
     """What tells a column from the others, by the names of the levels of its label."""
     parts = label if isinstance(label, tuple) else (label,)
-    names = [
-        name if name is not None else f"column_{i}" if len(parts) > 1 else "column"
+    return {name: provenance.plain(part) for name, part in zip(level_names(labels), parts, strict=True)}
+
+
+def level_names(labels: pd.Index) -> list[str]:
+    """What the levels of labels are called; those without a name by their number, or ``column`` where there is one."""
+    return [
+        str(name) if name is not None else f"column_{i}" if labels.nlevels > 1 else "column"
         for i, name in enumerate(labels.names)
     ]
-    return {str(name): provenance.plain(part) for name, part in zip(names, parts, strict=True)}
 
 
 def search_run(run_id: str, runs: Sequence[Run], about: Mapping[str, object]) -> Run:

@@ -11,16 +11,23 @@ import numpy as np
 import pandas as pd
 
 from qml_plugin import provenance
-from qml_plugin.adapters.vectorbt import GatedSignals
+from qml_plugin.adapters.vectorbt import GatedSignals, level_names
 from qml_plugin.adapters.vectorbt_portfolio import METRICS
 from qml_plugin.errors import DataError
 from qml_plugin.processes import Process
 from qml_plugin.registry import PatternRegistry
 from qml_plugin.sweeps.folder import Folder, finite, home_of, in_parquet
 from qml_plugin.sweeps.points import Grid, Places
-from qml_plugin.sweeps.points import shown as shown_value
 from qml_plugin.sweeps.result import SweepResult, point_table
-from qml_plugin.sweeps.search import MEMORY_METRICS, RESERVED, Objective, resumed
+from qml_plugin.sweeps.search import (
+    MEMORY_METRICS,
+    RESERVED,
+    Objective,
+    check_objective,
+    kept_grid,
+    name_of,
+    resumed,
+)
 
 CLOSING = "A position is closed by exits, by stop or target, or after max_bars"
 
@@ -61,12 +68,12 @@ def sweep_of(
     kept = Folder(home_of(folder, file) / gated.search.run_id)
     resumed(kept, is_resumed=False)
     manifest = manifest_of(gated.search.run_id, gated.search.strategy_name, symbols, grid)
-    kept.write_manifest(manifest)
+    kept.claim(manifest)
     records: dict[str, dict[str, Any]] = {}
     for run, trades, equity in gated.columns(pf):
         assert run.metrics is not None
         records[run.run_id] = kept_record(kept, run.run_id, run.metrics, trades, equity, objective)
-    kept.write_manifest({**manifest, "status": "finished"})
+    kept.note_end(manifest, "finished")
     run_ids = [gated.runs[column].run_id for _, column in sorted(at.items())]
     places = sorted({place for _, place in at})
     metrics = (*MEMORY_METRICS, *METRICS)
@@ -83,13 +90,10 @@ def _grid_of_columns(gated: GatedSignals) -> tuple[Grid, dict[tuple[int, Places]
     symbols = list(dict.fromkeys(found))
     values: dict[str, list[Any]] = {}
     codes: dict[str, list[int]] = {}
-    for level in range(labels.nlevels):
+    for level, name in enumerate(level_names(labels)):
         of_level = labels.get_level_values(level)
         if len(symbols) > 1 and list(of_level) == found:
             continue
-        name = str(labels.names[level] if labels.names[level] is not None else f"column_{level}")
-        if labels.nlevels == 1 and labels.names[0] is None:
-            name = "column"
         if name in values or name in (*RESERVED, *MEMORY_METRICS, *METRICS):
             raise DataError(f"a level of the columns is called {name!r}, which the table has already. Rename it.")
         places, uniques = pd.factorize(of_level)
@@ -135,15 +139,6 @@ def kept_record(
 def manifest_of(run_id: str, name: str, symbols: Sequence[str], grid: Grid) -> dict[str, Any]:
     return {
         "run_id": run_id, "strategy": name, "search": "columns", "status": "running", "symbols": list(symbols),
-        "grid": {of: list(map(shown_value, tried)) for of, tried in grid.values.items()},
+        "grid": kept_grid(grid),
         "process": asdict(Process.own()), "versions": provenance.library_versions(), "snapshot": None,
     }  # fmt: skip
-
-
-def check_objective(objective: Objective, metrics: Sequence[str]) -> None:
-    if isinstance(objective, str) and objective not in metrics:
-        raise DataError(f"objective {objective!r} is no metric. Use one of {', '.join(metrics)}, or a function.")
-
-
-def name_of(objective: Objective) -> str:
-    return objective if isinstance(objective, str) else objective.__name__

@@ -93,7 +93,7 @@ class Dask:
         self._looked_at = time.monotonic()
         for address, worker in list(self._taken.items()):
             if address not in self._workers:
-                self.give_back(address)
+                self.give_back(address, worker)
                 worker.lose()
 
     def close(self) -> None:
@@ -114,7 +114,7 @@ class Dask:
         data = self._client.scatter([content], workers=[address], hash=False, timeout=_SEND_S)[0]
         return self._client.submit(answered, path, data, workers=[address], pure=False, retries=0)
 
-    def restart(self, address: str) -> None:
+    def restart(self, address: str, worker: _DaskWorker) -> None:
         """Start the process of a worker anew, without waiting for it."""
         if self._cluster is not None:
             for nanny in self._cluster.workers.values():
@@ -126,15 +126,16 @@ class Dask:
         def restart() -> None:
             with suppress(Exception):  # it has gone already, or the scheduler has
                 client.restart_workers([address], timeout=_RESTART_S, raise_for_error=False)
-            self.give_back(address)  # where a worker keeps its port
+            self.give_back(address, worker)  # where a worker keeps its port
 
         ending = threading.Thread(target=restart, daemon=True)
         ending.start()
         self._endings.append(ending)
 
-    def give_back(self, address: str) -> None:
-        """A worker is free again."""
-        self._taken.pop(address, None)
+    def give_back(self, address: str, worker: _DaskWorker) -> None:
+        """A worker is free again, unless its address has been taken anew meanwhile."""
+        if self._taken.get(address) is worker:
+            del self._taken[address]
 
     def _connect(self) -> None:
         if self._client is not None:
@@ -195,10 +196,10 @@ class _DaskWorker:
             return
         if self._task is not None:
             self._task.cancel()
-        self._of.restart(self._address)
+        self._of.restart(self._address, self)
 
     def release(self) -> None:
-        self._of.give_back(self._address)
+        self._of.give_back(self._address, self)
 
     def lose(self) -> None:
         """Its process is gone."""

@@ -204,8 +204,7 @@ class Asked:
         metrics = (*MEMORY_METRICS, *cells.CELL_METRICS) if has_memory else cells.CELL_METRICS
         if taken := sorted({*RESERVED, *metrics} & set(points.names)):
             raise DataError(f"a parameter called {taken[0]!r} cannot be swept: the table has such a column. Rename it.")
-        if isinstance(objective, str) and objective not in metrics:
-            raise DataError(f"objective {objective!r} is no metric. Use one of {', '.join(metrics)}, or a function.")
+        check_objective(objective, metrics)
         _check_search(search, n_points, seed)
         url = registry if registry is not None else getattr(found, "registry", None) if has_memory else None
         if url is not None and not has_memory:
@@ -241,8 +240,7 @@ class Asked:
     @property
     def objective_name(self) -> str:
         """What the objective is called."""
-        found = self.objective
-        return found if isinstance(found, str) else str(getattr(found, "__name__", type(found).__name__))
+        return name_of(self.objective)
 
     def first_place(self) -> Places:
         """A place of the search, for what is the same at all of them; DataError where the grid cannot be searched."""
@@ -277,6 +275,16 @@ class Asked:
             CATALOGUE.feature_set if cells.is_remembering(self.strategy) else None, self.trade_from_bar,
             *(["pooled"] if self.is_pooled else []),
         )  # fmt: skip
+
+
+def check_objective(objective: Objective, metrics: Sequence[str]) -> None:
+    if isinstance(objective, str) and objective not in metrics:
+        raise DataError(f"objective {objective!r} is no metric. Use one of {', '.join(metrics)}, or a function.")
+
+
+def name_of(objective: Objective) -> str:
+    """What an objective is called."""
+    return objective if isinstance(objective, str) else str(getattr(objective, "__name__", type(objective).__name__))
 
 
 def _check_search(search: str, n_points: int | None, seed: int) -> None:
@@ -358,29 +366,38 @@ def swept(
     manifest = {
         "run_id": run_id, "strategy": asked.strategy.__name__, "search": asked.search, "status": "running",
         "symbols": [market.symbol for market in markets],
-        "grid": {name: [_kept_value(value) for value in tried] for name, tried in asked.grid.values.items()},
+        "grid": kept_grid(asked.grid),
         "process": asdict(Process.own()), "versions": provenance.library_versions(),
         "snapshot": None if start is None else asdict(start.snapshot), **facts_of(asked, markets),
     }  # fmt: skip
+    result = carried_to_end(folder, manifest, asked.registry, run, lambda: _carried_out(course, how, hosts))
+    for said, n_times in result.warned.items():
+        warnings.warn(f"{n_times} of {len(result.table)} points: {said}", UserWarning, stacklevel=3)
+    return result
+
+
+def carried_to_end(
+    folder: Folder, manifest: Mapping[str, Any], registry: PatternRegistry | None, run: Run,
+    carry_out: Callable[[], SweepResult],
+) -> SweepResult:  # fmt: skip
+    """Carry a search out between its start and its end, as its folder and its run in the registry hold them."""
     folder.claim(manifest)
     try:
-        if asked.registry is not None:
-            asked.registry.start_run(run)
-        result = _carried_out(course, how, hosts)
+        if registry is not None:
+            registry.start_run(run)
+        result = carry_out()
     except BaseException as error:
         status = "failed" if isinstance(error, Exception) else "interrupted"
         folder.note_end(manifest, status)
-        record_end(asked.registry, run, status, {}, words_of(error))
+        record_end(registry, run, status, {}, words_of(error))
         if status == "interrupted":
             error.add_note(f"What had finished is kept in {folder.path}; resume=True goes on from there.")
         raise
     counts = {"n_points": len(result.table), "n_finished": result.n_tested, "n_failed": len(result.failed)}
     text = f"{counts['n_failed']} of {counts['n_points']} points failed" if counts["n_failed"] else None
     status = "failed" if text else "finished"
-    record_end(asked.registry, run, status, counts, text)
+    record_end(registry, run, status, counts, text)
     folder.note_end(manifest, status)
-    for said, n_times in result.warned.items():
-        warnings.warn(f"{n_times} of {len(result.table)} points: {said}", UserWarning, stacklevel=3)
     return result
 
 
@@ -399,27 +416,27 @@ def _carried_out(course: _Course, how: How, hosts: Mapping[str, Any]) -> SweepRe
 
     crew = Crew(how.backend, how.time_limit_s, how.retries, tick)
     done: list[Places] = []
-    before = MarketFeatures.n_passes
-    n_passes, n_run = 0, 0
+    n_passes, n_run, n_failed = 0, 0, 0
 
     def told() -> None:
-        n_failed = sum(record["status"] == "failed" for record in course.records.values())
         tell(len(course.records), n_all * len(course.markets), f"{n_failed} failed" if n_failed else "")
 
     with line or nullcontext(), _shared(course) as plan_of, crew.at_work():
         for places in _generations(course, done):
             points = [course.point(market, hosts[market.symbol], at) for market in course.markets for at in places]
-            recorded = _recorded(course, points) if how.resume else set()
+            recorded = recorded_of(asked.registry, [point.run for point in points]) if how.resume else set()
             waiting = [some for some in _together(course, points) if not _are_kept(course, some, recorded)]
             n_run += sum(map(len, waiting))
             told()
             if waiting:
 
                 def finished(at: int, record: dict[str, Any], waiting: Sequence[Sequence[Point]] = waiting) -> None:
+                    nonlocal n_failed
                     for own, point in enumerate(waiting[at]):
                         kept = record["records"][own] if "records" in record else record
                         if kept["status"] == "failed":
-                            kept = _keep_failure(course, point, kept["error"])
+                            n_failed += 1
+                            kept = keep_failure(course.folder, asked.registry, point.run, kept["error"])
                         course.records[point.run.run_id] = kept
                     told()
 
@@ -498,10 +515,9 @@ def _shared(course: _Course) -> Iterator[Callable[[], Plan]]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _recorded(course: _Course, points: Sequence[Point]) -> set[str]:
+def recorded_of(registry: PatternRegistry | None, runs: Sequence[Run]) -> set[str]:
     """Runs that need not be run again as far as the registry is concerned: it may have been lost or brought back since."""
-    run_ids = [point.run.run_id for point in points]
-    registry = course.asked.registry
+    run_ids = [run.run_id for run in runs]
     return set(run_ids) if registry is None else registry.finished_of(run_ids)
 
 
@@ -528,7 +544,7 @@ def _is_kept(course: _Course, point: Point, recorded: set[str]) -> bool:
     return True
 
 
-def _keep_failure(course: _Course, point: Point, error: str) -> dict[str, Any]:
+def keep_failure(folder: Folder, registry: PatternRegistry | None, run: Run, error: str) -> dict[str, Any]:
     """Record a point that failed, wherever there is still room for it."""
     record: dict[str, Any] = {
         "status": "failed",
@@ -539,10 +555,10 @@ def _keep_failure(course: _Course, point: Point, error: str) -> dict[str, Any]:
         "sha256": {},
     }
     try:
-        course.folder.write_cell(point.run.run_id, record)
+        folder.write_cell(run.run_id, record)
     except QmlError as second:
         warnings.warn(f"the failure of a point could not be kept: {second}", RuntimeWarning, stacklevel=2)
-    record_end(course.asked.registry, point.run, "failed", {}, error)
+    record_end(registry, run, "failed", {}, error)
     return record
 
 
@@ -569,6 +585,11 @@ def _result(course: _Course, places: list[Places], n_passes: int) -> SweepResult
     return SweepResult(
         course.run_id, table, course.folder.path, asked.objective_name, n_passes, dict(sorted(said.items())), asked.grid, places, symbols
     )  # fmt: skip
+
+
+def kept_grid(grid: Grid) -> dict[str, list[object]]:
+    """A grid as a manifest holds it."""
+    return {name: [_kept_value(value) for value in tried] for name, tried in grid.values.items()}
 
 
 def _kept_value(value: object) -> object:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import gc
 import inspect
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -32,11 +31,11 @@ from qml_plugin.adapters.vectorbt_portfolio import (
     trade_table,
 )
 from qml_plugin.bars import COLUMNS, Bars, bars_from_frame
-from qml_plugin.errors import DataError, QmlError
+from qml_plugin.errors import DataError
 from qml_plugin.features import CATALOGUE, MarketFeatures
 from qml_plugin.records import Run
 from qml_plugin.registry import PatternRegistry
-from qml_plugin.sweeps.columns import CLOSING, check_objective, kept_record, manifest_of, name_of
+from qml_plugin.sweeps.columns import CLOSING, kept_record, manifest_of
 from qml_plugin.sweeps.failures import words_of
 from qml_plugin.sweeps.folder import Folder, home_of
 from qml_plugin.sweeps.points import Grid, Places, Point
@@ -47,8 +46,12 @@ from qml_plugin.sweeps.search import (
     RESERVED,
     Data,
     Objective,
+    carried_to_end,
+    check_objective,
     frames_of,
-    record_end,
+    keep_failure,
+    name_of,
+    recorded_of,
     resumed,
     snapshot_of,
 )
@@ -140,25 +143,7 @@ def sweep_signals(
     course = _Course(asked, kept, start, is_resumed=resume)
     manifest = manifest_of(kept.path.name, asked.name, asked.symbols, asked.grid)
     manifest["snapshot"] = None if start is None else asdict(start.snapshot)
-    run = course.search_run()
-    kept.write_manifest(manifest)
-    try:
-        if asked.registry is not None:
-            asked.registry.start_run(run)
-        result = course.carried_out(progress)
-    except BaseException as error:
-        status = "failed" if isinstance(error, Exception) else "interrupted"
-        kept.write_manifest({**manifest, "status": status})
-        record_end(asked.registry, run, status, {}, f"{type(error).__name__}: {error}")
-        if status == "interrupted":
-            error.add_note(f"What had finished is kept in {kept.path}; resume=True goes on from there.")
-        raise
-    counts = {"n_points": len(result.table), "n_finished": result.n_tested, "n_failed": len(result.failed)}
-    text = f"{counts['n_failed']} of {counts['n_points']} points failed" if counts["n_failed"] else None
-    status = "failed" if text else "finished"
-    record_end(asked.registry, run, status, counts, text)
-    kept.write_manifest({**manifest, "status": status})
-    return result
+    return carried_to_end(kept, manifest, asked.registry, course.search_run(), lambda: course.carried_out(progress))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -370,15 +355,14 @@ class _Course:
             self.n_kept, CLOSING,
         )  # fmt: skip
 
-    def _waiting(
-        self, market: _Market, start: Start | None, places: Sequence[Places]
-    ) -> Iterator[tuple[Run, Point]]:  # fmt: skip
+    def _waiting(self, market: _Market, start: Start | None, places: Sequence[Places]) -> Iterator[tuple[Run, Point]]:
         """The points that are not there yet."""
-        for place in places:
-            point = self.search.grid.point(place)
-            run = self.search.begun(market, point, start, self.sweep_id)
+        points = [self.search.grid.point(place) for place in places]
+        runs = [self.search.begun(market, point, start, self.sweep_id) for point in points]
+        recorded = recorded_of(self.search.registry, runs) if self.is_resumed else set()
+        for run, point in zip(runs, points, strict=True):
             self.run_ids.append(run.run_id)
-            kept = self.folder.read_cell(run.run_id) if self.is_resumed else None
+            kept = self.folder.read_cell(run.run_id) if run.run_id in recorded else None
             if kept is not None and kept["status"] == "finished":
                 self.records[run.run_id] = kept
                 self.n_kept += 1
@@ -436,17 +420,7 @@ class _Course:
         return kept_record(self.folder, run_id, metrics, trades, equity, self.search.objective, commit)
 
     def _keep_failure(self, run: Run, error: Exception) -> None:
-        """Record a point that failed, wherever there is still room for it."""
-        text = words_of(error)
-        record: dict[str, Any] = {
-            "status": "failed", "metrics": None, "objective": None, "error": text, "warned": [], "sha256": {},
-        }  # fmt: skip
-        self.records[run.run_id] = record
-        try:
-            self.folder.write_cell(run.run_id, record)
-        except QmlError as second:
-            warnings.warn(f"the failure of a point could not be kept: {second}", RuntimeWarning, stacklevel=2)
-        record_end(self.search.registry, run, "failed", {}, text)
+        self.records[run.run_id] = keep_failure(self.folder, self.search.registry, run, words_of(error))
 
 
 def _batches(places: Sequence[Places], n_bars: int) -> Iterator[Sequence[Places]]:

@@ -150,7 +150,7 @@ def left_of(done: cells.Finished, n_feature_passes: int) -> Left:
     record = {
         "status": "finished",
         "metrics": finite(done.metrics),
-        **{"objective": finite({"": done.objective})[""]},
+        "objective": finite({"": done.objective})[""],
         "error": None,
         "warned": list(done.warned),
         "n_feature_passes": n_feature_passes,

@@ -13,7 +13,7 @@ from tests.sweeps.conftest import HOST
 from tests.sweeps.once import Once
 
 GRID = {"trouble": ["", "kill", "hang", "raise"]}
-LIMIT_S = 12.0
+LIMIT_S = 20.0
 # Times of the machine, and what a pattern that several points register keeps of the first of them to commit.
 _OF_MACHINE = {"started_at", "finished_at", "heartbeat_at", "pid", "process_started"}
 _OF_FIRST = {"created_at", "updated_at", "trade_outcome", "ml_confidence", "features"}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import sqlite3
 from contextlib import closing
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -224,6 +226,49 @@ def test_a_sweep_that_was_interrupted_goes_on_and_ends_the_same(tmp_path, monkey
     pd.testing.assert_frame_equal(result.table.drop(columns="run_id"), whole.table.drop(columns="run_id"))
     assert registry.get_run(result.run_id)["status"] == "finished"
     assert registry.n_trials("counted", registry.get_run(result.run_id)["data_hash"]) == 6
+
+
+def test_points_that_the_registry_has_lost_are_played_again(tmp_path):
+    url, about = f"sqlite:///{tmp_path / 'r.db'}", {"symbol": "X", "mode": "record", "progress": False}
+    first = sweep_signals(cross, BARS, GRID, registry=url, **about)
+    for file in tmp_path.glob("r.db*"):
+        if file.is_file():
+            file.unlink()
+    again = sweep_signals(cross, BARS, GRID, registry=url, resume=True, **about)
+    assert again.n_kept == 0
+    assert PatternRegistry(url).finished_of(list(first.table["run_id"])) == set(again.table["run_id"])
+    assert sweep_signals(cross, BARS, GRID, registry=url, resume=True, **about).n_kept == 6
+
+
+def test_an_error_is_the_one_that_is_raised_where_the_folder_is_gone_too(tmp_path):
+    url = f"sqlite:///{tmp_path / 'r.db'}"
+
+    def stopped(bars, fast, slow):
+        shutil.rmtree(tmp_path / "s")
+        (tmp_path / "s").write_text("no folder")
+        raise KeyboardInterrupt
+
+    about = {"symbol": "X", "mode": "record", "progress": False, "folder": tmp_path / "s"}
+    with (
+        pytest.warns(RuntimeWarning, match="the end of the sweep could not be noted"),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        sweep_signals(stopped, BARS, GRID, registry=url, **about)
+    assert [run["status"] for run in PatternRegistry(url).get_runs()] == ["interrupted"]
+
+
+def test_a_value_without_end_and_an_objective_without_a_name_are_kept(tmp_path):
+    def least(least, metrics):
+        return max(least, metrics["return_frac"])
+
+    grid = {**GRID, "most": [1.0, float("inf")]}
+    result = sweep_signals(
+        lambda bars, fast, slow, most: cross(bars, fast, slow), BARS, grid, objective=partial(least, -1.0), folder=tmp_path,
+        progress=False,
+    )  # fmt: skip
+    assert result.objective == "partial"
+    assert result.n_tested == 12
+    assert '"inf"' in (result.folder / "manifest.json").read_text()
 
 
 def test_resume_goes_on_with_no_other_function(tmp_path, monkeypatch):
