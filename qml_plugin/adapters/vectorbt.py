@@ -32,7 +32,15 @@ from qml_plugin.adapters.recorded_run import (
     start_of,
 )
 from qml_plugin.adapters.settings import Settings
-from qml_plugin.adapters.vectorbt_portfolio import SIZE_TYPES, Left, equity_table, left_by, portfolio_of, trade_table
+from qml_plugin.adapters.vectorbt_portfolio import (
+    SIZE_TYPES,
+    Left,
+    equity_table,
+    left_by,
+    portfolio_of,
+    refuse_shared_cash,
+    trade_table,
+)
 from qml_plugin.bars import Bars
 from qml_plugin.errors import DataError, QmlError
 from qml_plugin.features import MarketFeatures
@@ -543,6 +551,7 @@ class GatedSignals:
         DataError
             If the columns share cash.
         """
+        refuse_shared_cash(pf)
         index = self._board.index
         for column, left in zip(self._columns, left_by(pf, self._board.asked), strict=True):
             yield column.run, trade_table(left, index, column.tags_of(left)), equity_table(left, index)

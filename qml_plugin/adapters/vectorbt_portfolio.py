@@ -43,10 +43,9 @@ def left_by(pf: Any, asked: Sequence[Asked]) -> Iterator[Left]:
     trades = pf.entry_trades.values
     ordered = trades[np.argsort(trades["col"], kind="stable")]
     ends = np.searchsorted(ordered["col"], np.arange(len(asked) + 1))
-    is_grouped = pf.wrapper.grouper.is_grouped()
     returns, equity = (
         (None, None)
-        if is_grouped
+        if _is_sharing_cash(pf)
         else (np.asarray(found()).reshape(-1, len(asked)) for found in (pf.returns, pf.value))
     )
     for place, column in enumerate(asked):
@@ -164,11 +163,20 @@ def trade_table(left: Left, index: pd.Index, tags: Sequence[str | None]) -> pd.D
     )
 
 
-def equity_table(left: Left, index: pd.Index) -> pd.DataFrame:
-    """Equity of a column in cash, and its drawdown as a fraction, a row a bar."""
-    if left.equity is None:
+def refuse_shared_cash(pf: Any) -> None:
+    """DataError where the columns of a portfolio have no equity of their own."""
+    if _is_sharing_cash(pf):
         raise DataError(
             "the columns of the portfolio share cash, so that none has an equity of its own. Make it without cash_sharing."
         )
+
+
+def _is_sharing_cash(pf: Any) -> bool:
+    return bool(pf.wrapper.grouper.is_grouped())
+
+
+def equity_table(left: Left, index: pd.Index) -> pd.DataFrame:
+    """Equity of a column in cash, and its drawdown as a fraction, a row a bar."""
+    assert left.equity is not None, "refuse_shared_cash comes first"
     drawdown = 1 - left.equity / np.maximum.accumulate(left.equity)
     return pd.DataFrame({"Equity": left.equity, "DrawdownPct": drawdown}, index=index)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from qml_plugin import provenance
 from qml_plugin.adapters.vectorbt import GatedSignals, level_names
-from qml_plugin.adapters.vectorbt_portfolio import METRICS
+from qml_plugin.adapters.vectorbt_portfolio import METRICS, refuse_shared_cash
 from qml_plugin.errors import DataError
 from qml_plugin.processes import Process
 from qml_plugin.registry import PatternRegistry
@@ -62,6 +62,7 @@ def sweep_of(
         raise DataError("one column is no search. Give gate_signals a table with a column for each point.")
     check_objective(objective, (*MEMORY_METRICS, *METRICS))
     pf = gated.portfolio() if pf is None else pf
+    refuse_shared_cash(pf)
     grid, at, symbols = _grid_of_columns(gated)
     gated.record(pf)
     file = PatternRegistry(gated.registry).file if gated.registry is not None else None

@@ -180,6 +180,13 @@ class _Search:
     has_memory: bool
     money: tuple[float, float, str]
 
+    def is_reversing(self, run: Run) -> bool:
+        """Whether a signal of the other side closes a position: what a class says, and a parameter of it."""
+        if not isinstance(self.signals, type):
+            return True
+        own: Mapping[str, Any] = run.params["strategy"]  # type: ignore[assignment]
+        return bool(own.get("reverses", self.signals.reverses))  # type: ignore[attr-defined]
+
     @classmethod
     def of(
         cls, signals: Any, data: Any, grid: Mapping[str, Any], *, registry: str | None,
@@ -394,7 +401,7 @@ class _Course:
                 at_close=search.terms["fill"] == "close",
                 max_bars=search.terms["max_bars"],
                 is_flat_on_skip=search.settings.on_skip == "flat",
-                is_reversing=cell.run.params["strategy"].get("reverses", getattr(search.signals, "reverses", True)),  # type: ignore[attr-defined]
+                is_reversing=search.is_reversing(cell.run),
             )
             for cell in cells
         ]

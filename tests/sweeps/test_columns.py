@@ -147,6 +147,17 @@ def test_columns_that_are_no_search_are_refused(tmp_path):
     )
     with pytest.raises(DataError, match="share cash"):
         sweep_of(two, shared, folder=tmp_path)
+    assert not list(tmp_path.iterdir()), "no search is said to run"
+
+
+def test_a_parameter_of_a_function_is_no_setting_of_how_it_is_played(tmp_path):
+    def signals(bars, reverses):
+        del reverses
+        return cross(bars, 5, 20)
+
+    result = sweep_signals(signals, BARS, {"reverses": [0, 1]}, folder=tmp_path, progress=False)
+    assert result.table["n_trades"].iloc[0] > 5
+    assert result.table["return_frac"].nunique() == 1
 
 
 def test_a_sweep_of_signals_is_the_same_whatever_is_played_at_once(tmp_path, taught, monkeypatch):
